@@ -1,0 +1,242 @@
+//! What the outside world can do to an operation: one kind, one sentence, and where it applies the stage,
+//! the system's error number, the malformed input and the bytes already written.
+//!
+//! Misuse by a script is not here: it never gets below the Lua floor.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+
+/// A failure caused by the outside world. One pointer wide, because every read returns it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Error(Box<Parts>);
+
+#[derive(Clone, Debug, PartialEq)]
+struct Parts {
+    kind: Kind,
+    message: Cow<'static, str>,
+    stage: Option<Stage>,
+    errno: Option<i32>,
+    data: Option<Vec<u8>>,
+    written: Option<usize>,
+}
+
+impl Error {
+    pub fn new(kind: Kind, message: impl Into<Cow<'static, str>>) -> Self {
+        let message = message.into();
+        Self(Box::new(Parts { kind, message, stage: None, errno: None, data: None, written: None }))
+    }
+
+    /// The error of an established connection. `ETIMEDOUT` there means that the peer stopped answering.
+    pub fn from_io(error: &io::Error) -> Self {
+        let kind = match error.kind() {
+            io::ErrorKind::TimedOut => Kind::Reset,
+            other => Kind::of_io(other),
+        };
+        Self::of_system(kind, error)
+    }
+
+    /// The error of an attempt to connect. `ETIMEDOUT` there means that the system gave up: the caller's own
+    /// time has not run out.
+    pub fn from_connect(error: &io::Error) -> Self {
+        let kind = match error.kind() {
+            io::ErrorKind::TimedOut => Kind::Unreachable,
+            // A unix socket's path that does not exist: nobody listens there.
+            io::ErrorKind::NotFound => Kind::Refused,
+            other => Kind::of_io(other),
+        };
+        Self::of_system(kind, error).with_stage(Stage::Connect)
+    }
+
+    fn of_system(kind: Kind, error: &io::Error) -> Self {
+        let mut it = Self::new(kind, system_message(error));
+        it.0.errno = error.raw_os_error();
+        it
+    }
+
+    /// This side closed the connection, or ended the direction that the operation needs.
+    pub fn closed_here() -> Self {
+        Self::new(Kind::Closed, "the connection is closed")
+    }
+
+    pub fn with_stage(mut self, stage: Stage) -> Self {
+        self.0.stage = Some(stage);
+        self
+    }
+
+    pub fn with_data(mut self, data: impl Into<Vec<u8>>) -> Self {
+        self.0.data = Some(data.into());
+        self
+    }
+
+    pub fn with_written(mut self, written: usize) -> Self {
+        self.0.written = Some(written);
+        self
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    pub fn stage(&self) -> Option<Stage> {
+        self.0.stage
+    }
+
+    /// The number that the operating system gave, where the failure came from it.
+    pub fn errno(&self) -> Option<i32> {
+        self.0.errno
+    }
+
+    /// Input that arrived whole, turned out malformed, and has been consumed.
+    pub fn data(&self) -> Option<&[u8]> {
+        self.0.data.as_deref()
+    }
+
+    /// Bytes already sent by a write that failed.
+    pub fn written(&self) -> Option<usize> {
+        self.0.written
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message())
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The closed list of failures that scripts compare with; the names are public.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Kind {
+    AddressInUse,
+    Closed,
+    Json,
+    Refused,
+    Reset,
+    Resolve,
+    System,
+    Timeout,
+    TooLarge,
+    Unreachable,
+}
+
+impl Kind {
+    /// Every kind's public name. Those that no operation of this crate makes yet are listed too, because
+    /// scripts may already ask for them.
+    pub const NAMES: [&str; 16] = [
+        "address_in_use",
+        "busy",
+        "cancelled",
+        "certificate",
+        "closed",
+        "denied",
+        "json",
+        "refused",
+        "reset",
+        "resolve",
+        "system",
+        "timeout",
+        "tls",
+        "too_large",
+        "truncated",
+        "unreachable",
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::AddressInUse => "address_in_use",
+            Kind::Closed => "closed",
+            Kind::Json => "json",
+            Kind::Refused => "refused",
+            Kind::Reset => "reset",
+            Kind::Resolve => "resolve",
+            Kind::System => "system",
+            Kind::Timeout => "timeout",
+            Kind::TooLarge => "too_large",
+            Kind::Unreachable => "unreachable",
+        }
+    }
+
+    fn of_io(kind: io::ErrorKind) -> Self {
+        match kind {
+            io::ErrorKind::AddrInUse => Kind::AddressInUse,
+            io::ErrorKind::ConnectionRefused => Kind::Refused,
+            io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset => Kind::Reset,
+            io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::NetworkUnreachable => Kind::Unreachable,
+            _ => Kind::System,
+        }
+    }
+}
+
+/// How far a connect had come.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Stage {
+    Resolve,
+    Connect,
+}
+
+impl Stage {
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Resolve => "resolve",
+            Stage::Connect => "connect",
+        }
+    }
+}
+
+/// The system's words without std's ` (os error 111)`, lower-case as all texts here are.
+fn system_message(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    match letters.next() {
+        Some(first) => first.to_lowercase().chain(letters).collect(),
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_with_an_error_stays_one_pointer() {
+        assert_eq!(size_of::<Error>(), size_of::<usize>());
+    }
+
+    #[test]
+    fn every_kind_is_a_listed_name() {
+        for kind in [Kind::Closed, Kind::Json, Kind::Timeout, Kind::TooLarge, Kind::AddressInUse] {
+            assert!(Kind::NAMES.contains(&kind.name()));
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn system_errors_get_their_kind_and_a_lower_case_text() {
+        let cases = [(111, Kind::Refused), (104, Kind::Reset), (32, Kind::Reset), (101, Kind::Unreachable)];
+        for (errno, kind) in cases {
+            assert_eq!(Error::from_io(&io::Error::from_raw_os_error(errno)).kind(), kind);
+        }
+        let refused = Error::from_io(&io::Error::from_raw_os_error(111));
+        assert_eq!((refused.message(), refused.errno()), ("connection refused", Some(111)));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_system_timeout_is_never_the_callers_timeout() {
+        let gave_up = io::Error::from_raw_os_error(110);
+        assert_eq!(Error::from_io(&gave_up).kind(), Kind::Reset);
+        assert_eq!(Error::from_connect(&gave_up).kind(), Kind::Unreachable);
+        assert_eq!(Error::from_connect(&gave_up).stage(), Some(Stage::Connect));
+    }
+}

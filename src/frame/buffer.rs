@@ -1,0 +1,123 @@
+//! Bytes that have arrived and were not read yet.
+//!
+//! Two offsets into one allocation: consuming moves the first, arriving moves the second, and what is left
+//! moves to the front only when room at the back has run out. It grows as bytes arrive, never because
+//! somebody claimed that they will.
+
+#[derive(Default)]
+pub struct Buffer {
+    /// Always initialised up to its length; `start..end` is what has arrived.
+    bytes: Vec<u8>,
+    /// `start <= end <= bytes.len()`
+    start: usize,
+    end: usize,
+}
+
+/// Room made for the first read into an empty buffer.
+const FIRST_ROOM: usize = 8 * 1024;
+
+/// A buffer larger than this is given back as soon as it is empty.
+const KEPT: usize = 64 * 1024;
+
+impl Buffer {
+    /// Room for at least `wanted` bytes behind what is there. Grows by doubling, so that the cost of a long
+    /// read stays linear.
+    pub fn room(&mut self, wanted: usize) -> &mut [u8] {
+        let wanted = wanted.max(1);
+        if self.bytes.len() - self.end < wanted && self.start > 0 && self.start >= self.len() {
+            self.bytes.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        if self.bytes.len() - self.end < wanted {
+            let doubled = (self.bytes.len() * 2).max(FIRST_ROOM);
+            self.bytes.resize(doubled.max(self.end + wanted), 0);
+        }
+        &mut self.bytes[self.end..]
+    }
+
+    /// The first `count` bytes of the last `room` have arrived.
+    pub fn arrived(&mut self, count: usize) {
+        self.end += count;
+        debug_assert!(self.end <= self.bytes.len());
+    }
+
+    pub fn consume(&mut self, count: usize) {
+        self.start += count;
+        debug_assert!(self.start <= self.end);
+        if self.start == self.end {
+            self.start = 0;
+            self.end = 0;
+            if self.bytes.len() > KEPT {
+                self.bytes = Vec::new();
+            }
+        }
+    }
+
+    /// Gives the memory back while nothing is in it.
+    pub fn release_if_empty(&mut self) {
+        if self.len() == 0 {
+            self.bytes = Vec::new();
+        }
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn push(buffer: &mut Buffer, bytes: &[u8]) {
+        buffer.room(bytes.len())[..bytes.len()].copy_from_slice(bytes);
+        buffer.arrived(bytes.len());
+    }
+
+    #[test]
+    fn bytes_leave_in_the_order_they_came() {
+        let mut buffer = Buffer::default();
+        push(&mut buffer, b"hello ");
+        push(&mut buffer, b"world");
+        buffer.consume(6);
+        assert_eq!(buffer.bytes(), b"world");
+        push(&mut buffer, b"!");
+        assert_eq!(buffer.bytes(), b"world!");
+    }
+
+    #[test]
+    fn a_long_stream_through_a_small_window_does_not_grow() {
+        let mut buffer = Buffer::default();
+        for round in 0..10_000_u32 {
+            push(&mut buffer, &round.to_be_bytes());
+            push(&mut buffer, &round.to_be_bytes());
+            buffer.consume(if buffer.len() > 1000 { 12 } else { 4 });
+        }
+        assert!(buffer.bytes.len() <= 2 * FIRST_ROOM, "{}", buffer.bytes.len());
+    }
+
+    #[test]
+    fn a_large_buffer_is_given_back_when_empty() {
+        let mut buffer = Buffer::default();
+        push(&mut buffer, &vec![7; KEPT + 1]);
+        buffer.consume(KEPT + 1);
+        assert_eq!(buffer.bytes.capacity(), 0);
+    }
+
+    #[test]
+    fn an_idle_buffer_is_given_back_on_request_only() {
+        let mut buffer = Buffer::default();
+        push(&mut buffer, b"x");
+        buffer.release_if_empty();
+        assert_eq!(buffer.bytes(), b"x");
+        buffer.consume(1);
+        assert!(buffer.bytes.capacity() > 0);
+        buffer.release_if_empty();
+        assert_eq!(buffer.bytes.capacity(), 0);
+    }
+}

@@ -1,0 +1,405 @@
+//! From a host to a connection: resolve, then race the addresses in the manner of RFC 8305.
+//!
+//! ```text
+//! Start ── name ──> Resolving ──> Racing ──> a connection
+//!   ├──── literal ──────────────────^
+//!   └──── unix path ──> Unix ──────────────> a connection
+//! ```
+//!
+//! One deadline holds over all of it. Addresses of both families alternate; each attempt has a head start
+//! before the next one begins beside it, and a failed attempt lets the next begin at once.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::address::Address;
+use crate::address::Host;
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::error::Kind;
+use crate::error::Stage;
+use crate::net::connection::Connection;
+use crate::net::connection::Ends;
+use crate::options::ConnectOptions;
+use crate::options::Family;
+use crate::options::Keepalive;
+use crate::step::Interest;
+use crate::sys::poller::Source;
+use crate::sys::resolver::Lookup;
+use crate::sys::socket::Attempt;
+use crate::sys::socket::Socket;
+
+pub struct Dial {
+    host: String,
+    port: Option<u16>,
+    options: ConnectOptions,
+    state: State,
+    deadline: Deadline,
+    /// The failure to report if no address answers.
+    failure: Option<Error>,
+}
+
+enum State {
+    Start(Host),
+    Resolving(Lookup),
+    Racing(Race),
+    Unix(PathBuf),
+    Over,
+}
+
+/// Attempts under way, and those to come.
+struct Race {
+    waiting: VecDeque<SocketAddr>,
+    running: Vec<(Socket, SocketAddr)>,
+    /// When the next attempt begins.
+    next: Instant,
+}
+
+/// The head start of an attempt (RFC 8305, section 5, recommends 250 ms).
+const HEAD_START: Duration = Duration::from_millis(250);
+
+/// How often a unix socket whose backlog is full is tried again: the system offers nothing to wait for.
+const UNIX_RETRY: Duration = Duration::from_millis(10);
+
+impl Dial {
+    /// `name` is the host as the script wrote it.
+    pub fn new(name: &str, host: Host, port: u16, options: ConnectOptions, now: Instant) -> Self {
+        Self {
+            host: name.into(),
+            port: (!matches!(host, Host::Unix(_))).then_some(port),
+            deadline: Deadline::after(now, options.timeout),
+            options,
+            state: State::Start(host),
+            failure: None,
+        }
+    }
+
+    /// `None` means that `sources` and `wake` say what to wait for.
+    pub fn step(&mut self, now: Instant) -> Result<Option<Connection>, Error> {
+        loop {
+            self.state = match std::mem::replace(&mut self.state, State::Over) {
+                State::Start(Host::Ip(ip)) => self.race(vec![SocketAddr::new(ip, self.port())], now)?,
+                State::Start(Host::Name(name)) => {
+                    let lookup = Lookup::start(name, self.port());
+                    State::Resolving(lookup.map_err(|e| Error::from_io(&e).with_stage(Stage::Resolve))?)
+                }
+                State::Start(Host::Unix(path)) => State::Unix(path),
+                State::Resolving(lookup) => match lookup.poll() {
+                    Some(answer) => self.race(answer.map_err(|e| unresolved(&e))?, now)?,
+                    None => {
+                        self.state = State::Resolving(lookup);
+                        return Ok(None);
+                    }
+                },
+                State::Racing(mut race) => {
+                    if let Some((socket, address)) = race.step(&self.options, now, &mut self.failure) {
+                        return self.finish(socket, Address::Ip(address)).map(Some);
+                    }
+                    if race.running.is_empty() && race.waiting.is_empty() {
+                        return Err(self.expire());
+                    }
+                    self.state = State::Racing(race);
+                    return Ok(None);
+                }
+                State::Unix(path) => match Socket::connect_unix(&path) {
+                    Ok(socket) => return self.finish(socket, Address::Unix(Some(path))).map(Some),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        self.state = State::Unix(path);
+                        return Ok(None);
+                    }
+                    Err(error) => return Err(Error::from_connect(&error)),
+                },
+                State::Over => return Err(Error::closed_here().with_stage(Stage::Connect)),
+            };
+        }
+    }
+
+    /// The error of a connect that has no more time, or no more addresses: what an address answered says
+    /// more than that the time ran out.
+    pub fn expire(&mut self) -> Error {
+        let failure = self.failure.take();
+        failure.unwrap_or_else(|| match self.state {
+            State::Start(_) | State::Resolving(_) => {
+                Error::new(Kind::Timeout, "timed out while resolving the name").with_stage(Stage::Resolve)
+            }
+            _ => Error::new(Kind::Timeout, "timed out while connecting").with_stage(Stage::Connect),
+        })
+    }
+
+    /// The descriptors whose readiness makes the next step worth while.
+    pub fn sources(&self) -> Vec<Source<'_>> {
+        match &self.state {
+            State::Resolving(lookup) => vec![Source { fd: lookup.as_fd(), interest: Interest::Read }],
+            State::Racing(race) => {
+                let fds = race.running.iter().map(|(socket, _)| socket.as_fd());
+                fds.map(|fd| Source { fd, interest: Interest::Write }).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// When the next step is worth while even if no descriptor is ready.
+    pub fn wake(&self, now: Instant) -> Deadline {
+        match &self.state {
+            State::Racing(race) if !race.waiting.is_empty() => Deadline::at(race.next),
+            State::Unix(_) => Deadline::after(now, Some(UNIX_RETRY)),
+            _ => Deadline::NEVER,
+        }
+    }
+
+    pub fn deadline(&self) -> Deadline {
+        self.deadline
+    }
+
+    /// How error messages name the other side.
+    pub fn peer(&self) -> String {
+        crate::address::peer_name(&self.host, self.port)
+    }
+
+    fn port(&self) -> u16 {
+        self.port.unwrap_or_default()
+    }
+
+    fn race(&self, addresses: Vec<SocketAddr>, now: Instant) -> Result<State, Error> {
+        let bound = self.options.bind;
+        let usable = addresses.into_iter().filter(|address| {
+            self.options.family.admits(address) && bound.is_none_or(|it| it.is_ipv4() == address.is_ipv4())
+        });
+        let waiting = interleave(usable);
+        if waiting.is_empty() {
+            return Err(Error::new(Kind::Resolve, self.no_address()).with_stage(Stage::Resolve));
+        }
+        Ok(State::Racing(Race { waiting, running: Vec::new(), next: now }))
+    }
+
+    fn no_address(&self) -> &'static str {
+        match (self.options.family, self.options.bind) {
+            (Family::Ipv4, _) => "the host has no IPv4 address",
+            (Family::Ipv6, _) => "the host has no IPv6 address",
+            (Family::Any, Some(_)) => "the host has no address of the family of 'bind'",
+            (Family::Any, None) => "the host has no address",
+        }
+    }
+
+    fn finish(&self, socket: Socket, remote: Address) -> Result<Connection, Error> {
+        let failed = |error| Error::from_connect(&error);
+        let local = socket.local_address().map_err(failed)?;
+        if matches!(remote, Address::Ip(_)) {
+            if local == remote {
+                // TCP's simultaneous open connected the socket with itself: nobody listens there.
+                return Err(Error::from_connect(&io::ErrorKind::ConnectionRefused.into()));
+            }
+            if self.options.nodelay {
+                socket.set_nodelay(true).map_err(failed)?;
+            }
+            if self.options.keepalive != Keepalive::Off {
+                socket.set_keepalive(self.options.keepalive).map_err(failed)?;
+            }
+        }
+        let ends = Ends { host: self.host.clone(), port: self.port, local, remote };
+        let mut connection = Connection::new(socket, ends, self.options.format.clone());
+        connection.reading.timeout = self.options.read_timeout;
+        connection.writing.timeout = self.options.write_timeout;
+        Ok(connection)
+    }
+}
+
+impl Race {
+    /// Looks at what is running, then starts what is due.
+    fn step(
+        &mut self,
+        options: &ConnectOptions,
+        now: Instant,
+        failure: &mut Option<Error>,
+    ) -> Option<(Socket, SocketAddr)> {
+        let mut at = 0;
+        while at < self.running.len() {
+            match self.running[at].0.attempt() {
+                Attempt::Connected => return Some(self.running.swap_remove(at)),
+                Attempt::Pending => at += 1,
+                Attempt::Failed(error) => {
+                    self.running.swap_remove(at);
+                    self.next = now;
+                    note(failure, Error::from_connect(&error));
+                }
+            }
+        }
+        while self.running.is_empty() || self.next <= now {
+            let Some(address) = self.waiting.pop_front() else { break };
+            match Socket::connect(&address, options.bind.as_ref()) {
+                Ok(socket) => {
+                    self.running.push((socket, address));
+                    self.next = now + HEAD_START;
+                }
+                Err(error) => note(failure, Error::from_connect(&error)),
+            }
+        }
+        None
+    }
+}
+
+/// Keeps the failure that tells most: `refused` before `unreachable` before anything else.
+fn note(failure: &mut Option<Error>, new: Error) {
+    let rank = |error: &Error| match error.kind() {
+        Kind::Refused => 0,
+        Kind::Unreachable => 1,
+        _ => 2,
+    };
+    if failure.as_ref().is_none_or(|old| rank(&new) < rank(old)) {
+        *failure = Some(new);
+    }
+}
+
+/// Alternates the families, beginning with that of the first address (RFC 8305, section 4). Within a family
+/// the system's order stays (RFC 6724).
+fn interleave(addresses: impl Iterator<Item = SocketAddr>) -> VecDeque<SocketAddr> {
+    let mut addresses = addresses.peekable();
+    let first_is_ipv4 = addresses.peek().is_some_and(SocketAddr::is_ipv4);
+    let (first, second): (Vec<_>, Vec<_>) = addresses.partition(|it| it.is_ipv4() == first_is_ipv4);
+    let mut mixed = VecDeque::with_capacity(first.len() + second.len());
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    loop {
+        match (first.next(), second.next()) {
+            (None, None) => return mixed,
+            pair => mixed.extend([pair.0, pair.1].into_iter().flatten()),
+        }
+    }
+}
+
+/// The resolver's words, without std's preface.
+fn unresolved(error: &io::Error) -> Error {
+    let text = error.to_string();
+    let reason = text.rsplit(": ").next().unwrap_or_default();
+    let message = format!("the name cannot be resolved ({})", reason.to_lowercase());
+    Error::new(Kind::Resolve, message).with_stage(Stage::Resolve)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::sys::poller;
+
+    fn dial(name: &str, port: u16, options: ConnectOptions) -> Result<Connection, Error> {
+        let mut dial = Dial::new(name, Host::parse(name).unwrap(), port, options, Instant::now());
+        loop {
+            if let Some(connection) = dial.step(Instant::now())? {
+                return Ok(connection);
+            }
+            let until = dial.deadline().earliest(dial.wake(Instant::now()));
+            poller::wait(&dial.sources(), until).unwrap();
+            if dial.deadline().passed(Instant::now()) {
+                return Err(dial.expire());
+            }
+        }
+    }
+
+    fn race(addresses: &[SocketAddr], timeout: u64) -> Result<Connection, Error> {
+        let options = ConnectOptions { timeout: Some(Duration::from_millis(timeout)), ..Default::default() };
+        let now = Instant::now();
+        let mut dial = Dial::new("test", Host::Name("test".into()), 1, options, now);
+        dial.state = dial.race(addresses.to_vec(), now).unwrap();
+        loop {
+            if let Some(connection) = dial.step(Instant::now())? {
+                return Ok(connection);
+            }
+            let until = dial.deadline().earliest(dial.wake(Instant::now()));
+            poller::wait(&dial.sources(), until).unwrap();
+            if dial.deadline().passed(Instant::now()) {
+                return Err(dial.expire());
+            }
+        }
+    }
+
+    /// A listener whose backlog is full: further attempts are neither accepted nor refused.
+    struct Silent(socket2::Socket, Vec<socket2::Socket>);
+
+    impl Silent {
+        fn new() -> Self {
+            let socket =
+                socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+            socket.listen(0).unwrap();
+            let address = socket.local_addr().unwrap();
+            let fill = |_| {
+                let client =
+                    socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+                client.set_nonblocking(true).unwrap();
+                let _ = client.connect(&address);
+                client
+            };
+            Self(socket, (0..4).map(fill).collect())
+        }
+
+        fn address(&self) -> SocketAddr {
+            self.0.local_addr().unwrap().as_socket().unwrap()
+        }
+    }
+
+    fn refusing() -> SocketAddr {
+        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    }
+
+    #[test]
+    fn a_literal_is_connected_without_a_look_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let connection = dial("127.0.0.1", port, ConnectOptions::default()).unwrap();
+        assert_eq!(connection.ends().remote.port(), Some(port));
+    }
+
+    #[test]
+    fn a_refusal_lets_the_next_address_begin_at_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let began = Instant::now();
+        let connection = race(&[refusing(), listener.local_addr().unwrap()], 5000).unwrap();
+        assert_eq!(connection.ends().remote, Address::Ip(listener.local_addr().unwrap()));
+        assert!(began.elapsed() < HEAD_START);
+    }
+
+    #[test]
+    fn a_silent_address_costs_its_head_start_only() {
+        let (silent, listener) = (Silent::new(), TcpListener::bind("127.0.0.1:0").unwrap());
+        let began = Instant::now();
+        let connection = race(&[silent.address(), listener.local_addr().unwrap()], 5000).unwrap();
+        assert_eq!(connection.ends().remote, Address::Ip(listener.local_addr().unwrap()));
+        let taken = began.elapsed();
+        assert!(taken >= HEAD_START && taken < HEAD_START * 4, "{taken:?}");
+    }
+
+    #[test]
+    fn a_refusal_is_reported_before_a_timeout() {
+        let silent = Silent::new();
+        let error = race(&[silent.address(), refusing()], 600).err().unwrap();
+        assert_eq!(error.kind(), Kind::Refused);
+        let error = race(&[silent.address()], 100).err().unwrap();
+        assert_eq!((error.kind(), error.stage()), (Kind::Timeout, Some(Stage::Connect)));
+    }
+
+    #[test]
+    fn families_alternate_and_keep_their_order() {
+        let [a, b, c, x]: [SocketAddr; 4] =
+            ["[::1]:1", "[::2]:1", "[::3]:1", "127.0.0.1:1"].map(|text| text.parse().unwrap());
+        assert_eq!(interleave([a, b, c, x].into_iter()), [a, x, b, c]);
+        assert_eq!(interleave([x, a, b].into_iter()), [x, a, b]);
+    }
+
+    #[test]
+    fn a_family_that_the_host_lacks_is_not_tried() {
+        let options = ConnectOptions { family: Family::Ipv6, ..Default::default() };
+        let error = dial("127.0.0.1", 1, options).err().unwrap();
+        assert_eq!((error.kind(), error.message()), (Kind::Resolve, "the host has no IPv6 address"));
+    }
+
+    #[test]
+    fn an_unknown_name_does_not_resolve() {
+        let error = dial("no-such-host.invalid", 1, ConnectOptions::default()).err().unwrap();
+        assert_eq!((error.kind(), error.stage()), (Kind::Resolve, Some(Stage::Resolve)));
+    }
+}

@@ -1,0 +1,132 @@
+//! Writes that the system did not take at once, in the order in which they were called.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use crate::sys::socket::MAX_SLICES;
+
+/// Bytes that stay where they are, so that a large string of the script is sent without being copied.
+pub type Piece = Box<dyn AsRef<[u8]>>;
+
+/// What happens when a write is given up after its first byte.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Cut {
+    /// The caller is told how far it got and may go on from there.
+    MayContinue,
+    /// Half of a line, of JSON or of a packet is there: nothing may follow it.
+    EndsOutput,
+}
+
+/// Names a queued write to whoever waits for it.
+pub type Ticket = u64;
+
+pub struct Write {
+    ticket: Ticket,
+    pub cut: Cut,
+    pieces: Vec<Piece>,
+    /// The first piece that is not sent whole, and how much of it is sent.
+    piece: usize,
+    offset: usize,
+    sent: usize,
+    total: usize,
+}
+
+impl Write {
+    /// The next slices to send.
+    pub fn slices(&self) -> Vec<IoSlice<'_>> {
+        let rest = self.pieces[self.piece..].iter().map(|piece| (**piece).as_ref());
+        let skips = std::iter::once(self.offset).chain(std::iter::repeat(0));
+        rest.zip(skips).take(MAX_SLICES).map(|(bytes, skip)| IoSlice::new(&bytes[skip..])).collect()
+    }
+
+    pub fn advance(&mut self, mut count: usize) {
+        self.sent += count;
+        debug_assert!(self.sent <= self.total);
+        while self.piece < self.pieces.len() {
+            let left = (*self.pieces[self.piece]).as_ref().len() - self.offset;
+            if count < left {
+                self.offset += count;
+                return;
+            }
+            count -= left;
+            self.piece += 1;
+            self.offset = 0;
+        }
+    }
+
+    pub fn sent(&self) -> usize {
+        self.sent
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.sent == self.total
+    }
+}
+
+#[derive(Default)]
+pub struct Outbox {
+    writes: VecDeque<Write>,
+    last: Ticket,
+}
+
+impl Outbox {
+    /// Queues a write of which `sent` bytes have left already.
+    pub fn push(&mut self, pieces: Vec<Piece>, sent: usize, cut: Cut) -> Ticket {
+        self.last += 1;
+        let total = pieces.iter().map(|piece| (**piece).as_ref().len()).sum();
+        let mut write = Write { ticket: self.last, cut, pieces, piece: 0, offset: 0, sent: 0, total };
+        write.advance(sent);
+        self.writes.push_back(write);
+        self.last
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.writes.is_empty()
+    }
+
+    /// The write whose turn it is, if it is this one.
+    pub fn turn(&mut self, ticket: Ticket) -> Option<&mut Write> {
+        self.writes.front_mut().filter(|write| write.ticket == ticket)
+    }
+
+    pub fn remove(&mut self, ticket: Ticket) -> Option<Write> {
+        let at = self.writes.iter().position(|write| write.ticket == ticket)?;
+        self.writes.remove(at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pieces(texts: &[&'static str]) -> Vec<Piece> {
+        texts.iter().map(|text| Box::new(*text) as Piece).collect()
+    }
+
+    fn rest(write: &Write) -> Vec<u8> {
+        write.slices().iter().flat_map(|slice| slice.to_vec()).collect()
+    }
+
+    #[test]
+    fn every_cut_leaves_exactly_the_rest() {
+        let whole = b"abcdefg";
+        for cut in 0..=whole.len() {
+            let mut outbox = Outbox::default();
+            let ticket = outbox.push(pieces(&["ab", "", "cde", "fg"]), cut, Cut::MayContinue);
+            let write = outbox.turn(ticket).unwrap();
+            assert_eq!(rest(write), &whole[cut..], "cut at {cut}");
+            assert_eq!((write.sent(), write.is_done()), (cut, cut == whole.len()));
+        }
+    }
+
+    #[test]
+    fn it_is_the_oldest_writes_turn() {
+        let mut outbox = Outbox::default();
+        let first = outbox.push(pieces(&["a"]), 0, Cut::EndsOutput);
+        let second = outbox.push(pieces(&["b"]), 0, Cut::EndsOutput);
+        assert!(outbox.turn(second).is_none());
+        assert!(outbox.remove(first).is_some());
+        assert!(outbox.turn(second).is_some());
+        assert!(outbox.remove(first).is_none());
+    }
+}

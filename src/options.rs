@@ -1,0 +1,98 @@
+//! Plain options with their defaults and units. Parsing them out of Lua is the Lua floor's work.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// How to connect, and how the connection behaves afterwards.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    /// For all of resolving and connecting; `None` is no limit. Default 5 s.
+    pub timeout: Option<Duration>,
+    /// Local address to connect from; port 0 lets the system pick. Default: the system's choice.
+    pub bind: Option<SocketAddr>,
+    pub family: Family,
+    /// Send small writes at once (TCP_NODELAY) instead of collecting them (RFC 896). Default true.
+    pub nodelay: bool,
+    pub keepalive: Keepalive,
+    /// Per operation, from its call to its result; `None` (default) is no limit.
+    pub read_timeout: Option<Duration>,
+    /// As `read_timeout`.
+    pub write_timeout: Option<Duration>,
+    pub format: Format,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self {
+            timeout: Some(Duration::from_secs(5)),
+            bind: None,
+            family: Family::Any,
+            nodelay: true,
+            keepalive: Keepalive::On,
+            read_timeout: None,
+            write_timeout: None,
+            format: Format::default(),
+        }
+    }
+}
+
+/// Which addresses of a name are used.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Family {
+    Any,
+    Ipv4,
+    Ipv6,
+}
+
+impl Family {
+    pub fn admits(self, address: &SocketAddr) -> bool {
+        match self {
+            Family::Any => true,
+            Family::Ipv4 => address.is_ipv4(),
+            Family::Ipv6 => address.is_ipv6(),
+        }
+    }
+}
+
+/// Whether the system probes an idle connection (SO_KEEPALIVE), so that a dead peer is noticed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Keepalive {
+    Off,
+    /// At the system's own pace (Linux: the first probe after two hours).
+    On,
+    /// The first probe after this idle time; at least one second.
+    After(Duration),
+}
+
+/// Limits and formats of what is read and written.
+#[derive(Clone, Debug)]
+pub struct Format {
+    /// What `write_line` appends. Default CR LF.
+    pub newline: Vec<u8>,
+    /// Bytes of a line without its newline; also the default limit of `read_until`. Default 1 MiB.
+    pub max_line: usize,
+    /// Bytes of a packet's payload, both directions. Default 512,000.
+    pub max_packet: usize,
+    /// Bytes of one JSON document in a stream. Default 64 MiB.
+    pub max_json: usize,
+    pub packet_endian: Endian,
+}
+
+impl Default for Format {
+    fn default() -> Self {
+        Self {
+            newline: b"\r\n".to_vec(),
+            max_line: 1 << 20,
+            max_packet: 512_000,
+            max_json: 64 << 20,
+            packet_endian: Endian::Big,
+        }
+    }
+}
+
+/// Byte order of a packet's length.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Endian {
+    Big,
+    Little,
+}

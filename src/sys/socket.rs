@@ -1,0 +1,194 @@
+//! A non-blocking stream socket that never raises SIGPIPE and is closed on exec.
+
+use std::io;
+use std::io::IoSlice;
+use std::io::Read;
+use std::net::Shutdown;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::MsgFlags;
+use socket2::Domain;
+use socket2::SockAddr;
+use socket2::SockRef;
+use socket2::TcpKeepalive;
+use socket2::Type;
+
+use crate::address::Address;
+use crate::options::Keepalive;
+use crate::step::Interest;
+use crate::step::Step;
+
+pub struct Socket(socket2::Socket);
+
+/// How an attempt to connect stands.
+#[derive(Debug)]
+pub enum Attempt {
+    Connected,
+    Pending,
+    Failed(io::Error),
+}
+
+/// What one write hands to the system at most (IOV_MAX on Linux).
+pub const MAX_SLICES: usize = 1024;
+
+impl Socket {
+    /// Begins to connect; `attempt` tells how it goes.
+    pub fn connect(address: &SocketAddr, bind: Option<&SocketAddr>) -> io::Result<Self> {
+        let socket = Self::unconnected(Domain::for_address(*address))?;
+        if let Some(bind) = bind {
+            socket.0.bind(&(*bind).into())?;
+        }
+        match socket.0.connect(&(*address).into()) {
+            Err(error) if error.raw_os_error() != Some(Errno::EINPROGRESS as i32) => Err(error),
+            _ => Ok(socket),
+        }
+    }
+
+    /// Connects to a unix socket, which happens at once or not at all: `WouldBlock` means that the
+    /// listener's backlog is full (connect(2), EAGAIN), for which no descriptor can be waited.
+    pub fn connect_unix(path: &Path) -> io::Result<Self> {
+        let socket = Self::unconnected(Domain::UNIX)?;
+        socket.0.connect(&SockAddr::unix(path)?)?;
+        Ok(socket)
+    }
+
+    fn unconnected(domain: Domain) -> io::Result<Self> {
+        // socket2 sets close-on-exec, and on Apple's systems SO_NOSIGPIPE.
+        let socket = socket2::Socket::new(domain, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        Ok(Self(socket))
+    }
+
+    /// The error first, then the peer's address: without an error and without a peer it is still pending.
+    pub fn attempt(&self) -> Attempt {
+        match self.0.take_error() {
+            Ok(Some(error)) | Err(error) => return Attempt::Failed(error),
+            Ok(None) => {}
+        }
+        match self.0.peer_addr() {
+            Ok(_) => Attempt::Connected,
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Attempt::Pending,
+            Err(error) => Attempt::Failed(error),
+        }
+    }
+
+    /// One read. `Ready(0)` is the end of the stream.
+    pub fn recv(&self, room: &mut [u8]) -> io::Result<Step<usize>> {
+        would_block(retry(|| (&self.0).read(room)), Interest::Read)
+    }
+
+    /// One write of at most `MAX_SLICES` slices. MSG_NOSIGNAL, because SIGPIPE would end the host interpreter.
+    pub fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<Step<usize>> {
+        let slices = &slices[..slices.len().min(MAX_SLICES)];
+        let flags = MsgFlags::MSG_NOSIGNAL.bits();
+        let sent = match slices {
+            [one] => retry(|| self.0.send_with_flags(one, flags)),
+            several => retry(|| self.0.send_vectored_with_flags(several, flags)),
+        };
+        would_block(sent, Interest::Write)
+    }
+
+    pub fn shutdown(&self, direction: Shutdown) -> io::Result<()> {
+        self.0.shutdown(direction)
+    }
+
+    pub fn local_address(&self) -> io::Result<Address> {
+        self.0.local_addr().map(address)
+    }
+
+    pub fn nodelay(&self) -> io::Result<bool> {
+        self.0.tcp_nodelay()
+    }
+
+    pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
+        self.0.set_tcp_nodelay(on)
+    }
+
+    /// The idle time before the first probe; `None` while probes are off.
+    pub fn keepalive(&self) -> io::Result<Option<Duration>> {
+        if self.0.keepalive()? { self.0.tcp_keepalive_time().map(Some) } else { Ok(None) }
+    }
+
+    pub fn set_keepalive(&self, keepalive: Keepalive) -> io::Result<()> {
+        match keepalive {
+            Keepalive::Off => self.0.set_keepalive(false),
+            Keepalive::On => self.0.set_keepalive(true),
+            Keepalive::After(idle) => self.0.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle)),
+        }
+    }
+
+    pub fn linger(&self) -> io::Result<Option<Duration>> {
+        SockRef::from(&self.0).linger()
+    }
+
+    pub fn set_linger(&self, time: Option<Duration>) -> io::Result<()> {
+        self.0.set_linger(time)
+    }
+
+    pub fn recv_buffer(&self) -> io::Result<usize> {
+        self.0.recv_buffer_size()
+    }
+
+    pub fn set_recv_buffer(&self, bytes: usize) -> io::Result<()> {
+        self.0.set_recv_buffer_size(bytes)
+    }
+
+    pub fn send_buffer(&self) -> io::Result<usize> {
+        self.0.send_buffer_size()
+    }
+
+    pub fn set_send_buffer(&self, bytes: usize) -> io::Result<()> {
+        self.0.set_send_buffer_size(bytes)
+    }
+
+    /// How long sent data may stay unacknowledged (TCP_USER_TIMEOUT, RFC 5482); Linux only.
+    pub fn user_timeout(&self) -> io::Result<Option<Duration>> {
+        #[cfg(target_os = "linux")]
+        return self.0.tcp_user_timeout();
+        #[cfg(not(target_os = "linux"))]
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+
+    pub fn set_user_timeout(&self, time: Option<Duration>) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        return self.0.set_tcp_user_timeout(time);
+        #[cfg(not(target_os = "linux"))]
+        return Err(io::Error::new(io::ErrorKind::Unsupported, format!("no user timeout of {time:?} here")));
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn address(found: SockAddr) -> Address {
+    match found.as_socket() {
+        Some(ip) => Address::Ip(ip),
+        None => Address::Unix(found.as_pathname().map(Path::to_path_buf)),
+    }
+}
+
+/// A call on a non-blocking descriptor has nothing to wait for: a signal is no reason to stop.
+fn retry(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+fn would_block(result: io::Result<usize>, interest: Interest) -> io::Result<Step<usize>> {
+    match result {
+        Ok(count) => Ok(Step::Ready(count)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Step::Wait(interest)),
+        Err(error) => Err(error),
+    }
+}
