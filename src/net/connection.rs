@@ -4,6 +4,8 @@
 
 use std::io::IoSlice;
 use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -58,9 +60,9 @@ pub struct Time {
 }
 
 impl Time {
-    /// When an operation that begins now has to end. `timeout` stands in for the connection's own.
-    pub fn expiry(&self, now: Instant, timeout: Option<Duration>) -> Deadline {
-        Deadline::after(now, timeout.or(self.timeout)).earliest(self.deadline)
+    /// When an operation that begins now and may take `limit` has to end.
+    pub fn expiry(&self, now: Instant, limit: Option<Duration>) -> Deadline {
+        Deadline::after(now, limit).earliest(self.deadline)
     }
 }
 
@@ -98,16 +100,28 @@ impl Connection {
         let total: usize = slices.iter().map(|slice| slice.len()).sum();
         let mut sent = 0;
         if self.outbox.is_empty() && total > 0 {
-            match stream.send(slices, &mut self.buffer).map_err(|error| error.with_written(0))? {
-                Step::Ready(count) => sent = count,
-                Step::Wait(interest) => self.writing.waits_for = Some(interest),
+            let step = stream.send(slices, &mut self.buffer).map_err(|error| error.with_written(0))?;
+            if let Step::Ready(count) = step {
+                sent = count;
             }
         }
         if sent == total {
             self.writing.waits_for = None;
             return Ok(Written::Whole);
         }
+        self.writing.waits_for = Some(Interest::Write);
         Ok(Written::Queued(self.outbox.push(pieces(), sent, cut)))
+    }
+
+    /// As `write`, for bytes that last already.
+    pub fn write_pieces(&mut self, pieces: Vec<Piece>, cut: Cut) -> Result<Written, Error> {
+        let stream = self.stream.as_ref().ok_or_else(Error::closed_here)?;
+        stream.check_output().map_err(|error| error.with_written(0))?;
+        let ticket = self.outbox.push(pieces, 0, cut);
+        Ok(match self.continue_write(ticket, &mut false)? {
+            Step::Ready(_) => Written::Whole,
+            Step::Wait(_) => Written::Queued(ticket),
+        })
     }
 
     /// Goes on with a queued write: the bytes of it sent in all, once it is done. `moved` becomes true if
@@ -194,6 +208,11 @@ impl Connection {
 
     pub fn socket(&self) -> Result<&Socket, Error> {
         self.stream.as_ref().map(Stream::socket).ok_or_else(Error::closed_here)
+    }
+
+    /// `None` once closed.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.stream.as_ref().map(|stream| stream.socket().as_fd())
     }
 
     pub fn ends(&self) -> &Ends {

@@ -6,7 +6,9 @@ use std::io::Read;
 use std::net::Shutdown;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
+use std::os::fd::RawFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -95,6 +97,11 @@ impl Socket {
 
     pub fn shutdown(&self, direction: Shutdown) -> io::Result<()> {
         self.0.shutdown(direction)
+    }
+
+    /// The descriptor, for loops of others.
+    pub fn raw(&self) -> RawFd {
+        self.0.as_raw_fd()
     }
 
     pub fn local_address(&self) -> io::Result<Address> {

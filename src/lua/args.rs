@@ -1,0 +1,168 @@
+//! Arguments and options, taken as Lua's own functions take them, and what is said when they are wrong.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use mlua::Lua;
+use mlua::LuaString;
+use mlua::Table;
+use mlua::Value;
+
+use crate::lua::connection::Connection;
+
+/// A script's mistake: the text before and after the name of the function, which the embedded Lua knows.
+#[derive(Debug)]
+pub struct Misuse {
+    pub before: String,
+    pub after: String,
+}
+
+impl Misuse {
+    /// Something other than a connection stands before the colon.
+    pub fn receiver(got: &Value) -> Self {
+        let got = type_name(got);
+        let after = format!("' (Connection expected, got {got}; use ':')");
+        Self { before: "bad self to '".into(), after }
+    }
+}
+
+/// Where a value comes from: the way in which a mistake with it is told.
+#[derive(Clone, Copy)]
+pub enum Place<'a> {
+    /// Counted from 1, without self.
+    Argument(usize),
+    Option(&'a str),
+}
+
+impl Place<'_> {
+    pub fn misuse(self, problem: impl Display) -> Misuse {
+        let before = match self {
+            Place::Argument(position) => format!("bad argument #{position} to '"),
+            Place::Option(name) => format!("bad option '{name}' to '"),
+        };
+        Misuse { before, after: format!("' ({problem})") }
+    }
+
+    pub fn expected(self, what: &str, got: &Value) -> Misuse {
+        self.misuse(format!("{what} expected, got {}", type_name(got)))
+    }
+
+    pub fn number(self, lua: &Lua, value: &Value) -> Result<f64, Misuse> {
+        match value {
+            Value::Integer(it) => Ok(*it as f64),
+            Value::Number(it) => Ok(*it),
+            Value::String(_) => match lua.coerce_number(value.clone()) {
+                Ok(Some(it)) => Ok(it),
+                _ => Err(self.expected("number", value)),
+            },
+            _ => Err(self.expected("number", value)),
+        }
+    }
+
+    /// A whole number of at least `least`.
+    pub fn size(self, lua: &Lua, value: &Value, least: usize) -> Result<usize, Misuse> {
+        let number = self.number(lua, value)?;
+        if number.fract() != 0.0 || !number.is_finite() {
+            return Err(self.misuse("number has no integer representation"));
+        }
+        if number < least as f64 {
+            return Err(self.misuse(format!("number of at least {least} expected, got {number}")));
+        }
+        Ok(number as usize)
+    }
+
+    /// As `size`, with infinity for no limit.
+    pub fn limit(self, lua: &Lua, value: &Value) -> Result<usize, Misuse> {
+        match self.number(lua, value)? {
+            f64::INFINITY => Ok(usize::MAX),
+            _ => self.size(lua, value, 0),
+        }
+    }
+
+    /// Seconds; `None`, which is infinity, is no limit.
+    pub fn seconds(self, lua: &Lua, value: &Value) -> Result<Option<Duration>, Misuse> {
+        let seconds = self.number(lua, value)?;
+        if seconds.is_nan() || seconds < 0.0 {
+            return Err(self.misuse(format!("seconds expected, 0 or more, got {seconds}")));
+        }
+        Ok(Duration::try_from_secs_f64(seconds).ok())
+    }
+
+    pub fn boolean(self, value: &Value) -> Result<bool, Misuse> {
+        value.as_boolean().ok_or_else(|| self.expected("boolean", value))
+    }
+
+    /// A string, or a number as its text.
+    pub fn string(self, lua: &Lua, value: &Value) -> Result<LuaString, Misuse> {
+        match value {
+            Value::String(it) => Ok(it.clone()),
+            Value::Integer(_) | Value::Number(_) => {
+                let text = lua.coerce_string(value.clone());
+                text.ok().flatten().ok_or_else(|| self.expected("string", value))
+            }
+            _ => Err(self.expected("string", value)),
+        }
+    }
+
+    /// As `string`, for texts that have to be UTF-8.
+    pub fn text(self, lua: &Lua, value: &Value) -> Result<String, Misuse> {
+        let bytes = self.string(lua, value)?.as_bytes().to_vec();
+        String::from_utf8(bytes).map_err(|_| self.misuse("string is not UTF-8"))
+    }
+
+    /// One of a few words.
+    pub fn word<T: Copy>(self, lua: &Lua, value: &Value, words: &[(&str, T)]) -> Result<T, Misuse> {
+        let text = self.text(lua, value)?;
+        match words.iter().find(|(word, _)| *word == text) {
+            Some((_, meaning)) => Ok(*meaning),
+            None => {
+                let listed: Vec<_> = words.iter().map(|(word, _)| format!("'{word}'")).collect();
+                Err(self.misuse(format!("{} expected, got '{text}'", listed.join(" or "))))
+            }
+        }
+    }
+}
+
+/// Hands every option of `table` to `apply`, after its name was found in `known`.
+pub fn each_option(
+    table: &Table,
+    known: &[&'static str],
+    mut apply: impl FnMut(&'static str, &Value) -> Result<(), Misuse>,
+) -> Result<(), Misuse> {
+    // A table's `pairs` here is raw; it fails for want of memory only, and then the rest is not read.
+    for (key, value) in table.pairs::<Value, Value>().flatten() {
+        let Value::String(key) = &key else {
+            let name = key.to_string().unwrap_or_else(|_| type_name(&key).into());
+            return Err(unknown_option(&name, known));
+        };
+        let key = key.to_string_lossy();
+        match known.iter().find(|name| **name == key) {
+            Some(name) => apply(name, &value)?,
+            None => return Err(unknown_option(&key, known)),
+        }
+    }
+    Ok(())
+}
+
+fn unknown_option(name: &str, known: &[&str]) -> Misuse {
+    Place::Option(name).misuse(match nearest(name, known) {
+        Some(meant) => format!("did you mean '{meant}'?"),
+        None => format!("unknown; there is {}", known.join(", ")),
+    })
+}
+
+/// The word that `text` was probably meant to be.
+pub fn nearest<'a>(text: &str, words: &[&'a str]) -> Option<&'a str> {
+    let distances = words.iter().map(|word| (strsim::damerau_levenshtein(text, word), *word));
+    distances.min().filter(|(distance, word)| *distance <= 2 && *distance < word.len()).map(|(_, word)| word)
+}
+
+/// The type as a script knows it.
+pub fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Integer(_) => "number",
+        Value::LightUserData(_) => "userdata",
+        Value::UserData(it) if it.is::<Connection>() => "Connection",
+        other => other.type_name(),
+    }
+}

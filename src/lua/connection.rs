@@ -1,0 +1,161 @@
+//! The `Connection` userdata, and how its steps are given a connection and checked arguments.
+//!
+//! It has methods and no fields: a field would turn `__index` into a function, and make every method call
+//! dearer. The methods are Lua functions around the steps (methods.lua).
+
+use std::time::Duration;
+use std::time::Instant;
+
+use mlua::Either;
+use mlua::IntoLua;
+use mlua::Lua;
+use mlua::MetaMethod;
+use mlua::Table;
+use mlua::UserDataFields;
+use mlua::UserDataMethods;
+use mlua::UserDataRefMut;
+use mlua::UserDataRegistry;
+use mlua::Value;
+
+use crate::lua::args::Misuse;
+use crate::lua::args::Place;
+use crate::lua::args::each_option;
+use crate::lua::reply;
+use crate::lua::reply::Failure;
+use crate::net::connection;
+use crate::step::Step;
+
+pub struct Connection {
+    pub net: connection::Connection,
+    /// The legacy `send` and `recv` use this one: it stands in the registry.
+    pub is_last: bool,
+    /// Reused by the writes that make their bytes: packets and JSON.
+    pub scratch: Vec<u8>,
+}
+
+impl Connection {
+    pub fn new(net: connection::Connection) -> Self {
+        Self { net, is_last: false, scratch: Vec::new() }
+    }
+
+    fn describe(&self) -> String {
+        let ends = self.net.ends();
+        let state = if self.net.is_closed() { ", closed" } else { "" };
+        match ends.port {
+            Some(_) => format!("Connection ({} -> {}{state})", ends.local, ends.remote),
+            None => format!("Connection ({}{state})", ends.remote),
+        }
+    }
+}
+
+/// Makes the metatable of every connection. `runtime` holds what is written in Lua.
+pub fn register(lua: &Lua, runtime: &Table) -> mlua::Result<()> {
+    let fields: [(&str, Value); 3] = [
+        ("__index", runtime.raw_get("methods")?),
+        ("__call", runtime.raw_get("call")?),
+        ("__close", runtime.raw_get("close")?),
+    ];
+    lua.register_userdata_type::<Connection>(move |registry: &mut UserDataRegistry<Connection>| {
+        for (name, value) in fields {
+            registry.add_meta_field(name, value);
+        }
+        registry.add_meta_method(MetaMethod::ToString, |_, it, ()| Ok(it.describe()));
+    })
+}
+
+/// What comes before the colon: a connection, or a mistake.
+pub type Receiver = Either<UserDataRefMut<Connection>, Value>;
+
+pub fn receiver(receiver: Receiver) -> Result<UserDataRefMut<Connection>, Misuse> {
+    match receiver {
+        Either::Left(connection) => Ok(connection),
+        Either::Right(other) => Err(Misuse::receiver(&other)),
+    }
+}
+
+/// The arguments of a read, after the table of this call's options has been taken off their end.
+pub struct Call<'a> {
+    pub lua: &'a Lua,
+    values: [Value; 3],
+    /// `{ timeout = s }` of this call.
+    timeout: Option<Option<Duration>>,
+}
+
+impl<'a> Call<'a> {
+    fn new(lua: &'a Lua, mut values: [Value; 3]) -> Result<Self, Misuse> {
+        let mut timeout = None;
+        if let Some(last) = values.iter_mut().rfind(|value| !value.is_nil())
+            && let Value::Table(options) = last
+        {
+            each_option(options, &["timeout"], |name, value| {
+                timeout = Some(Place::Option(name).seconds(lua, value)?);
+                Ok(())
+            })?;
+            *last = Value::Nil;
+        }
+        Ok(Self { lua, values, timeout })
+    }
+
+    /// The argument at `position`, counted from 1.
+    pub fn argument(&self, position: usize) -> (Place<'static>, &Value) {
+        (Place::Argument(position), &self.values[position - 1])
+    }
+
+    pub fn size(&self, position: usize, least: usize) -> Result<usize, Misuse> {
+        let (place, value) = self.argument(position);
+        place.size(self.lua, value, least)
+    }
+
+    pub fn optional_size(&self, position: usize, least: usize) -> Result<Option<usize>, Misuse> {
+        match self.argument(position).1 {
+            Value::Nil => Ok(None),
+            _ => self.size(position, least).map(Some),
+        }
+    }
+}
+
+/// Registers a step that reads. `op` names the operation in its errors. While it waits, `more` says whether
+/// the time of the operation begins anew, because bytes arrived.
+pub fn reading<R: IntoLua + 'static>(
+    lua: &Lua,
+    steps: &Table,
+    name: &str,
+    op: &'static str,
+    step: impl Fn(&mut connection::Connection, &Call<'_>, &mut bool) -> Result<Step<R>, Failure> + 'static,
+) -> mlua::Result<()> {
+    let function = lua.create_function(move |lua, (it, a, b, c): (Receiver, Value, Value, Value)| {
+        let (mut it, call) = match receiver(it).and_then(|it| Ok((it, Call::new(lua, [a, b, c])?))) {
+            Ok(both) => both,
+            Err(misuse) => return reply::failed(lua, misuse.into(), op, None),
+        };
+        let mut renews = false;
+        match step(&mut it.net, &call, &mut renews) {
+            Ok(Step::Ready(value)) => Ok(reply::done(value)),
+            Ok(Step::Wait(interest)) => {
+                let limit = call.timeout.unwrap_or(it.net.reading.timeout);
+                let expiry = it.net.reading.expiry(Instant::now(), limit);
+                Ok(reply::waiting(interest, expiry, Value::Boolean(renews)))
+            }
+            Err(failure) => reply::failed(lua, failure, op, Some(it.net.peer())),
+        }
+    })?;
+    steps.raw_set(name, function)
+}
+
+/// Registers a step that never waits.
+pub fn instant<R: IntoLua + 'static>(
+    lua: &Lua,
+    steps: &Table,
+    name: &'static str,
+    step: impl Fn(&Lua, &mut Connection, [Value; 3]) -> Result<R, Failure> + 'static,
+) -> mlua::Result<()> {
+    let function = lua.create_function(move |lua, (it, a, b, c): (Receiver, Value, Value, Value)| {
+        let mut it = match receiver(it) {
+            Ok(it) => it,
+            Err(misuse) => return reply::failed::<R>(lua, misuse.into(), name, None),
+        };
+        let result = step(lua, &mut it, [a, b, c]);
+        reply::settled(lua, result, name, || Some(it.net.peer()))
+    })?;
+    steps.raw_set(name, function)
+}

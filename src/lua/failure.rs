@@ -1,0 +1,72 @@
+//! Error objects: tables with the fields of the API page and the metatable that errors.lua fills.
+
+use mlua::Lua;
+use mlua::Table;
+
+use crate::error::Error;
+use crate::error::Kind;
+use crate::lua::args::Place;
+use crate::lua::args::nearest;
+use crate::lua::reply;
+use crate::lua::reply::Failure;
+
+/// Where the metatable is kept in the registry.
+const METATABLE: &str = "tcp.error";
+
+/// Adds to `core`: the metatable, and `where`.
+pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
+    let metatable = lua.create_table()?;
+    lua.set_named_registry_value(METATABLE, &metatable)?;
+    core.raw_set("error_metatable", metatable)?;
+    core.raw_set("where", lua.create_function(|lua, ()| Ok(position(lua)))?)?;
+    core.raw_set("check_kind", lua.create_function(check_kind)?)
+}
+
+pub fn object(lua: &Lua, error: &Error, op: &str, peer: Option<String>) -> mlua::Result<Table> {
+    let object = lua.create_table()?;
+    object.raw_set("kind", error.kind().name())?;
+    object.raw_set("message", error.message())?;
+    object.raw_set("op", op)?;
+    object.raw_set("peer", peer)?;
+    object.raw_set("stage", error.stage().map(|stage| stage.name()))?;
+    object.raw_set("errno", error.errno())?;
+    object.raw_set("written", error.written())?;
+    if let Some(data) = error.data() {
+        object.raw_set("data", lua.create_string(data)?)?;
+    }
+    object.set_metatable(Some(lua.named_registry_value(METATABLE)?))?;
+    Ok(object)
+}
+
+/// `file:line` of the innermost function of the script that is running: what `luaL_where` would say, had
+/// the module no Lua of its own.
+fn position(lua: &Lua) -> Option<String> {
+    (0..).find_map(|level| {
+        let inspected = lua.inspect_stack(level, |debug| {
+            let line = debug.current_line()?;
+            let source = debug.source();
+            let is_ours = source.source.is_some_and(|name| name.starts_with(super::runtime::CHUNK_PREFIX));
+            if is_ours { None } else { Some(format!("{}:{line}", source.short_src?)) }
+        });
+        match inspected {
+            // Past the outermost function.
+            None => Some(None),
+            Some(None) => None,
+            Some(found) => Some(found),
+        }
+    })?
+}
+
+/// Step: whether a kind that a script asks for exists.
+fn check_kind(lua: &Lua, kind: mlua::Value) -> mlua::Result<reply::Reply<bool>> {
+    let check = || {
+        let place = Place::Argument(2);
+        let kind = place.text(lua, &kind)?;
+        if Kind::NAMES.contains(&kind.as_str()) {
+            return Ok(true);
+        }
+        let hint = nearest(&kind, &Kind::NAMES).map_or(String::new(), |it| format!("; did you mean '{it}'?"));
+        Err(Failure::Misuse(place.misuse(format!("no kind of error is called '{kind}'{hint}"))))
+    };
+    reply::settled(lua, check(), "is_error", || None)
+}

@@ -1,0 +1,19 @@
+//! The module's face: the only floor that names mlua.
+//!
+//! Every function that scripts can reach begins as a step here: arguments in, a `reply` out. Steps never
+//! block, never yield and never call back into Lua; the embedded Lua above waits and raises.
+
+mod args;
+mod connection;
+mod dial;
+mod failure;
+mod json;
+mod legacy;
+pub mod module;
+mod options;
+mod reading;
+mod reply;
+mod runtime;
+mod state;
+mod wait;
+mod writing;

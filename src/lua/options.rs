@@ -1,0 +1,101 @@
+//! Option tables of scripts, parsed strictly into plain structs.
+
+use std::time::Duration;
+
+use mlua::Lua;
+use mlua::Value;
+
+use crate::address;
+use crate::lua::args::Misuse;
+use crate::lua::args::Place;
+use crate::lua::args::each_option;
+use crate::options::ConnectOptions;
+use crate::options::Endian;
+use crate::options::Family;
+use crate::options::Format;
+use crate::options::Keepalive;
+
+const CONNECT: [&str; 12] = [
+    "bind",
+    "family",
+    "keepalive",
+    "max_json",
+    "max_line",
+    "max_packet",
+    "newline",
+    "nodelay",
+    "packet_endian",
+    "read_timeout",
+    "timeout",
+    "write_timeout",
+];
+
+/// The third argument of connect: nil, the timeout, or a table.
+pub fn connect(lua: &Lua, place: Place<'_>, value: &Value) -> Result<ConnectOptions, Misuse> {
+    let mut options = ConnectOptions::default();
+    match value {
+        Value::Nil => {}
+        Value::Table(table) => each_option(table, &CONNECT, |name, value| {
+            let place = Place::Option(name);
+            match name {
+                "timeout" => options.timeout = place.seconds(lua, value)?,
+                "read_timeout" => options.read_timeout = place.seconds(lua, value)?,
+                "write_timeout" => options.write_timeout = place.seconds(lua, value)?,
+                "bind" => options.bind = Some(bind(lua, place, value)?),
+                "family" => options.family = family(lua, place, value)?,
+                "nodelay" => options.nodelay = place.boolean(value)?,
+                "keepalive" => options.keepalive = keepalive(lua, place, value)?,
+                name => {
+                    set_format(lua, &mut options.format, name, value)?;
+                }
+            }
+            Ok(())
+        })?,
+        Value::Integer(_) | Value::Number(_) | Value::String(_) => {
+            options.timeout = place.seconds(lua, value)?;
+        }
+        other => return Err(place.expected("number (the timeout) or table (options)", other)),
+    }
+    Ok(options)
+}
+
+/// Sets one of the limits and formats; `false` if `name` is none of them.
+pub fn set_format(lua: &Lua, format: &mut Format, name: &str, value: &Value) -> Result<bool, Misuse> {
+    let place = Place::Option(name);
+    match name {
+        "newline" => format.newline = place.string(lua, value)?.as_bytes().to_vec(),
+        "max_line" => format.max_line = place.limit(lua, value)?,
+        "max_packet" => format.max_packet = place.limit(lua, value)?,
+        "max_json" => format.max_json = place.limit(lua, value)?,
+        "packet_endian" => format.packet_endian = place.word(lua, value, &ENDIANS)?,
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+pub const ENDIANS: [(&str, Endian); 2] = [("big", Endian::Big), ("little", Endian::Little)];
+
+fn family(lua: &Lua, place: Place<'_>, value: &Value) -> Result<Family, Misuse> {
+    place.word(lua, value, &[("any", Family::Any), ("ipv4", Family::Ipv4), ("ipv6", Family::Ipv6)])
+}
+
+/// `true`, `false`, or idle seconds, of which the system counts whole ones.
+pub fn keepalive(lua: &Lua, place: Place<'_>, value: &Value) -> Result<Keepalive, Misuse> {
+    match value {
+        Value::Boolean(true) => Ok(Keepalive::On),
+        Value::Boolean(false) => Ok(Keepalive::Off),
+        Value::Integer(_) | Value::Number(_) | Value::String(_) => match place.seconds(lua, value)? {
+            Some(idle) if idle >= Duration::from_secs(1) && idle <= Duration::from_secs(32767) => {
+                Ok(Keepalive::After(idle))
+            }
+            _ => Err(place.misuse("1 to 32767 seconds expected")),
+        },
+        other => Err(place.expected("boolean or number (idle seconds)", other)),
+    }
+}
+
+fn bind(lua: &Lua, place: Place<'_>, value: &Value) -> Result<std::net::SocketAddr, Misuse> {
+    let text = place.text(lua, value)?;
+    address::parse_bind(&text)
+        .ok_or_else(|| place.misuse(format!("'ip' or 'ip:port' expected, got '{text}'")))
+}

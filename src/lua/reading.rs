@@ -1,0 +1,143 @@
+//! The reading methods and what the iterators call: arguments in, steps out.
+
+use mlua::Lua;
+use mlua::LuaString;
+use mlua::Table;
+use mlua::Value;
+
+use crate::error::Error;
+use crate::json;
+use crate::json::Marks;
+use crate::lua::args::Misuse;
+use crate::lua::connection::Call;
+use crate::lua::connection::reading;
+use crate::lua::reply::Failure;
+use crate::net::connection::Connection;
+use crate::step::Step;
+
+/// What `recv` takes at most, unless told otherwise.
+const RECV: usize = 8192;
+
+type Outcome<R> = Result<Step<R>, Failure>;
+
+/// Adds to `core`: `reading`, the methods by name, and `iterators`, what each of them calls.
+pub fn register(lua: &Lua, core: &Table, marks: &Marks) -> mlua::Result<()> {
+    let methods = lua.create_table()?;
+    reading(lua, &methods, "read", "read", |it, call, _| {
+        let count = call.size(1, 0)?;
+        flat(it.read(count, |bytes| string(call, bytes))?)
+    })?;
+    reading(lua, &methods, "read_bytes", "read_bytes", |it, call, _| {
+        let count = call.size(1, 0)?;
+        flat(it.read(count, |bytes| call.lua.create_sequence_from(bytes.iter().copied()))?)
+    })?;
+    reading(lua, &methods, "recv", "recv", |it, call, _| recv(it, call))?;
+    reading(lua, &methods, "read_line", "read_line", |it, call, _| read_line(it, call, false))?;
+    reading(lua, &methods, "read_until", "read_until", |it, call, _| {
+        let (place, delimiter) = call.argument(1);
+        let delimiter = place.string(call.lua, delimiter)?.as_bytes();
+        if delimiter.is_empty() {
+            return Err(place.misuse("delimiter is empty").into());
+        }
+        let max = call.optional_size(2, 0)?;
+        flat(it.read_until(&delimiter, max, |bytes| string(call, bytes))?)
+    })?;
+    for name in ["read_str", "read_all"] {
+        reading(lua, &methods, name, name, |it, call, moved| {
+            let max = call.optional_size(1, 0)?;
+            flat(it.read_str(max, moved, |bytes| string(call, bytes))?)
+        })?;
+    }
+    let own = marks.clone();
+    reading(lua, &methods, "read_json", "read_json", move |it, call, _| read_json(it, call, &own, false))?;
+    reading(lua, &methods, "read_packet", "read_packet", |it, call, _| read_packet(it, call, false))?;
+    let own = marks.clone();
+    reading(lua, &methods, "read_json_packet", "read_json_packet", move |it, call, _| {
+        read_json_packet(it, call, &own, false)
+    })?;
+    reading(lua, &methods, "peek", "peek", |it, call, _| {
+        let count = call.size(1, 1)?;
+        optional(it.peek(count, |bytes| string(call, bytes))?)
+    })?;
+    core.raw_set("reading", methods)?;
+    register_iterators(lua, core, marks)
+}
+
+fn register_iterators(lua: &Lua, core: &Table, marks: &Marks) -> mlua::Result<()> {
+    let steps = lua.create_table()?;
+    reading(lua, &steps, "lines", "lines", |it, call, _| read_line(it, call, true))?;
+    reading(lua, &steps, "chunks", "chunks", |it, call, _| recv(it, call))?;
+    reading(lua, &steps, "packets", "packets", |it, call, _| read_packet(it, call, true))?;
+    let own = marks.clone();
+    reading(lua, &steps, "json_packets", "json_packets", move |it, call, _| {
+        read_json_packet(it, call, &own, true)
+    })?;
+    let own = marks.clone();
+    reading(lua, &steps, "json_values", "json_values", move |it, call, _| read_json(it, call, &own, true))?;
+    core.raw_set("iterators", steps)?;
+
+    // What an iterator's arguments are checked with when it is made.
+    let checks = lua.create_table()?;
+    reading(lua, &checks, "lines", "lines", |_, call, _| keeps_newline(call).map(|_| ready(true))?)?;
+    reading(lua, &checks, "chunks", "chunks", |_, call, _| call.optional_size(1, 1).map(|_| ready(true))?)?;
+    for name in ["packets", "json_packets", "json_values"] {
+        reading(lua, &checks, name, name, |_, _, _| ready(true))?;
+    }
+    core.raw_set("iterator_checks", checks)
+}
+
+fn ready<R>(value: R) -> Outcome<R> {
+    Ok(Step::Ready(value))
+}
+
+fn recv(it: &mut Connection, call: &Call<'_>) -> Outcome<Option<LuaString>> {
+    let max = call.optional_size(1, 1)?.unwrap_or(RECV);
+    optional(it.recv(max, |bytes| string(call, bytes))?)
+}
+
+fn read_line(it: &mut Connection, call: &Call<'_>, last: bool) -> Outcome<Option<LuaString>> {
+    let whole = keeps_newline(call)?;
+    optional(it.read_line(whole, last, |bytes| string(call, bytes))?)
+}
+
+/// `"l"` without the newline, `"L"` with it, as `io.read` has them.
+fn keeps_newline(call: &Call<'_>) -> Result<bool, Misuse> {
+    match call.argument(1) {
+        (_, Value::Nil) => Ok(false),
+        (place, format) => place.word(call.lua, format, &[("l", false), ("L", true)]),
+    }
+}
+
+fn read_packet(it: &mut Connection, call: &Call<'_>, last: bool) -> Outcome<Option<LuaString>> {
+    optional(it.read_packet(last, |bytes| string(call, bytes))?)
+}
+
+fn read_json_packet(it: &mut Connection, call: &Call<'_>, marks: &Marks, last: bool) -> Outcome<Option<Value>> {
+    decoded(it.read_packet(last, |text| json::decode::decode(call.lua, marks, text))?)
+}
+
+fn read_json(it: &mut Connection, call: &Call<'_>, marks: &Marks, last: bool) -> Outcome<Option<Value>> {
+    decoded(it.read_json(last, |text| json::decode::decode(call.lua, marks, text))?)
+}
+
+fn string(call: &Call<'_>, bytes: &[u8]) -> mlua::Result<LuaString> {
+    call.lua.create_string(bytes)
+}
+
+fn flat<R>(step: Step<mlua::Result<R>>) -> Outcome<R> {
+    match step {
+        Step::Ready(value) => Ok(Step::Ready(value?)),
+        Step::Wait(interest) => Ok(Step::Wait(interest)),
+    }
+}
+
+fn optional<R>(step: Step<Option<mlua::Result<R>>>) -> Outcome<Option<R>> {
+    flat(step.map(Option::transpose))
+}
+
+fn decoded(step: Step<Option<mlua::Result<Result<Value, Error>>>>) -> Outcome<Option<Value>> {
+    match optional(step)? {
+        Step::Ready(value) => Ok(Step::Ready(value.transpose()?)),
+        Step::Wait(interest) => Ok(Step::Wait(interest)),
+    }
+}

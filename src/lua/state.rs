@@ -1,0 +1,241 @@
+//! The methods of a connection that tell its state or change it: none of them waits.
+
+use std::net::Shutdown;
+use std::time::Duration;
+use std::time::Instant;
+
+use mlua::Lua;
+use mlua::Table;
+use mlua::Value;
+
+use crate::address::Address;
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::lua::args::Misuse;
+use crate::lua::args::Place;
+use crate::lua::args::nearest;
+use crate::lua::connection::Connection;
+use crate::lua::connection::instant;
+use crate::lua::legacy;
+use crate::lua::options;
+use crate::lua::reply::Failure;
+use crate::lua::reply::Nothing;
+use crate::net::connection::Time;
+use crate::step::Interest;
+use crate::sys::socket::Socket;
+
+/// Adds to `core`: `plain`, methods that the world cannot make fail, and `fallible`, those that it can.
+pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
+    let plain = lua.create_table()?;
+    ends(lua, &plain)?;
+    times(lua, &plain)?;
+    foreign_loops(lua, &plain)?;
+    instant(lua, &plain, "close", |lua, it, _| {
+        legacy::forget(lua, it)?;
+        it.net.close();
+        Ok(Nothing::None)
+    })?;
+    instant(lua, &plain, "is_closed", |_, it, _| Ok(it.net.is_closed()))?;
+    instant(lua, &plain, "is_tls", |_, _, _| Ok(false))?;
+    instant(lua, &plain, "buffered", |_, it, _| Ok(it.net.buffered()))?;
+    core.raw_set("plain", plain)?;
+
+    let fallible = lua.create_table()?;
+    instant(lua, &fallible, "shutdown", |lua, it, [direction, ..]| {
+        let words = [("send", Shutdown::Write), ("recv", Shutdown::Read), ("both", Shutdown::Both)];
+        let direction = Place::Argument(1).word(lua, &direction, &words)?;
+        it.net.shutdown(direction)?;
+        Ok(Nothing::None)
+    })?;
+    instant(lua, &fallible, "set_option", |lua, it, [name, value, _]| {
+        let name = option_name(lua, &name)?;
+        set_option(lua, it, name, &value)?;
+        Ok(Nothing::None)
+    })?;
+    instant(lua, &fallible, "get_option", |lua, it, [name, ..]| {
+        let name = option_name(lua, &name)?;
+        option(lua, it, name)
+    })?;
+    core.raw_set("fallible", fallible)
+}
+
+fn ends(lua: &Lua, plain: &Table) -> mlua::Result<()> {
+    instant(lua, plain, "host", |_, it, _| Ok(it.net.ends().host.clone()))?;
+    instant(lua, plain, "port", |_, it, _| Ok(it.net.ends().port))?;
+    instant(lua, plain, "local_host", |_, it, _| Ok(it.net.ends().local.host()))?;
+    instant(lua, plain, "local_port", |_, it, _| Ok(it.net.ends().local.port()))?;
+    instant(lua, plain, "local_addr", |_, it, _| Ok(Address::to_string(&it.net.ends().local)))?;
+    instant(lua, plain, "remote_addr", |_, it, _| Ok(Address::to_string(&it.net.ends().remote)))
+}
+
+fn times(lua: &Lua, plain: &Table) -> mlua::Result<()> {
+    instant(lua, plain, "set_timeout", |lua, it, [time, ..]| {
+        let time = timeout(lua, &time)?;
+        it.net.reading.timeout = time;
+        it.net.writing.timeout = time;
+        Ok(Nothing::None)
+    })?;
+    instant(lua, plain, "set_read_timeout", |lua, it, [time, ..]| {
+        it.net.reading.timeout = timeout(lua, &time)?;
+        Ok(Nothing::None)
+    })?;
+    instant(lua, plain, "set_write_timeout", |lua, it, [time, ..]| {
+        it.net.writing.timeout = timeout(lua, &time)?;
+        Ok(Nothing::None)
+    })?;
+    instant(lua, plain, "set_deadline", |lua, it, [time, ..]| {
+        let moment = deadline(lua, &time)?;
+        it.net.reading.deadline = moment;
+        it.net.writing.deadline = moment;
+        Ok(Nothing::None)
+    })?;
+    instant(lua, plain, "set_read_deadline", |lua, it, [time, ..]| {
+        it.net.reading.deadline = deadline(lua, &time)?;
+        Ok(Nothing::None)
+    })?;
+    instant(lua, plain, "set_write_deadline", |lua, it, [time, ..]| {
+        it.net.writing.deadline = deadline(lua, &time)?;
+        Ok(Nothing::None)
+    })?;
+    let seconds = |time: &Time| time.timeout.map(|time| time.as_secs_f64());
+    instant(lua, plain, "read_timeout", move |_, it, _| Ok(seconds(&it.net.reading)))?;
+    instant(lua, plain, "write_timeout", move |_, it, _| Ok(seconds(&it.net.writing)))
+}
+
+/// What cqueues and other loops ask of an object that they poll.
+fn foreign_loops(lua: &Lua, plain: &Table) -> mlua::Result<()> {
+    instant(lua, plain, "pollfd", |_, it, _| Ok(it.net.socket().ok().map(Socket::raw)))?;
+    instant(lua, plain, "events", |_, it, _| {
+        let waits = |interest| {
+            [&it.net.reading, &it.net.writing].into_iter().any(|time| time.waits_for == Some(interest))
+        };
+        Ok(match (waits(Interest::Read), waits(Interest::Write)) {
+            (true, true) => Some("rw"),
+            (true, false) => Some("r"),
+            (false, true) => Some("w"),
+            (false, false) => None,
+        })
+    })?;
+    instant(lua, plain, "timeout", |_, it, _| {
+        let nearest = it.net.reading.deadline.earliest(it.net.writing.deadline);
+        Ok(nearest.remaining(Instant::now()).map(|left| left.as_secs_f64()))
+    })
+}
+
+/// nil and infinity are no limit.
+fn timeout(lua: &Lua, time: &Value) -> Result<Option<Duration>, Misuse> {
+    match time {
+        Value::Nil => Ok(None),
+        time => Place::Argument(1).seconds(lua, time),
+    }
+}
+
+fn deadline(lua: &Lua, time: &Value) -> Result<Deadline, Misuse> {
+    Ok(Deadline::after(Instant::now(), timeout(lua, time)?))
+}
+
+const OPTIONS: [&str; 11] = [
+    "keepalive",
+    "linger",
+    "max_json",
+    "max_line",
+    "max_packet",
+    "newline",
+    "nodelay",
+    "packet_endian",
+    "recv_buffer",
+    "send_buffer",
+    "user_timeout",
+];
+
+fn option_name(lua: &Lua, name: &Value) -> Result<&'static str, Misuse> {
+    let place = Place::Argument(1);
+    let name = place.text(lua, name)?;
+    OPTIONS.iter().find(|known| **known == name).copied().ok_or_else(|| {
+        let hint = match nearest(&name, &OPTIONS) {
+            Some(meant) => format!("did you mean '{meant}'?"),
+            None => format!("there is {}", OPTIONS.join(", ")),
+        };
+        place.misuse(format!("unknown option '{name}'; {hint}"))
+    })
+}
+
+fn set_option(lua: &Lua, it: &mut Connection, name: &'static str, value: &Value) -> Result<(), Failure> {
+    if options::set_format(lua, &mut it.net.format, name, value)? {
+        return Ok(());
+    }
+    let place = Place::Option(name);
+    // What is wrong with the value is told before the connection is looked at.
+    let set: Box<dyn Fn(&Socket) -> std::io::Result<()>> = match name {
+        "nodelay" => {
+            let on = place.boolean(value)?;
+            Box::new(move |socket| socket.set_nodelay(on))
+        }
+        "keepalive" => {
+            let keepalive = options::keepalive(lua, place, value)?;
+            Box::new(move |socket| socket.set_keepalive(keepalive))
+        }
+        "linger" => {
+            let time = off_or_seconds(lua, place, value)?;
+            Box::new(move |socket| socket.set_linger(time))
+        }
+        "user_timeout" => {
+            let time = off_or_seconds(lua, place, value)?;
+            Box::new(move |socket| socket.set_user_timeout(time))
+        }
+        "recv_buffer" => {
+            let bytes = place.size(lua, value, 1)?;
+            Box::new(move |socket| socket.set_recv_buffer(bytes))
+        }
+        _ => {
+            let bytes = place.size(lua, value, 1)?;
+            Box::new(move |socket| socket.set_send_buffer(bytes))
+        }
+    };
+    set(it.net.socket()?).map_err(|error| Error::from_io(&error).into())
+}
+
+/// `false` switches off.
+fn off_or_seconds(lua: &Lua, place: Place<'_>, value: &Value) -> Result<Option<Duration>, Misuse> {
+    match value {
+        Value::Boolean(false) => Ok(None),
+        Value::Integer(_) | Value::Number(_) | Value::String(_) => place.seconds(lua, value),
+        other => Err(place.expected("false or number (seconds)", other)),
+    }
+}
+
+fn option(lua: &Lua, it: &mut Connection, name: &'static str) -> Result<Value, Failure> {
+    let format = &it.net.format;
+    let number = |count: usize| i64::try_from(count).map_or(Value::Number(f64::INFINITY), integer);
+    match name {
+        "newline" => return Ok(Value::String(lua.create_string(&format.newline)?)),
+        "max_line" => return Ok(number(format.max_line)),
+        "max_packet" => return Ok(number(format.max_packet)),
+        "max_json" => return Ok(number(format.max_json)),
+        "packet_endian" => {
+            let words = options::ENDIANS.iter();
+            let word = words.filter(|(_, endian)| *endian == format.packet_endian).map(|(word, _)| *word);
+            return Ok(Value::String(lua.create_string(word.collect::<String>())?));
+        }
+        _ => {}
+    }
+    let socket = it.net.socket()?;
+    let seconds = |time: Option<Duration>| match time {
+        Some(time) => Value::Number(time.as_secs_f64()),
+        None => Value::Boolean(false),
+    };
+    let value = match name {
+        "nodelay" => socket.nodelay().map(Value::Boolean),
+        "keepalive" => socket.keepalive().map(seconds),
+        "linger" => socket.linger().map(seconds),
+        "user_timeout" => socket.user_timeout().map(seconds),
+        "recv_buffer" => socket.recv_buffer().map(number),
+        _ => socket.send_buffer().map(number),
+    };
+    value.map_err(|error| Error::from_io(&error).into())
+}
+
+/// An integer of this Lua, or where it has none a number.
+fn integer(value: i64) -> Value {
+    mlua::Integer::try_from(value).map_or(Value::Number(value as f64), Value::Integer)
+}

@@ -1,0 +1,281 @@
+//! The writing methods: arguments in, and on the way as few copies as can be.
+//!
+//! A write that the system takes at once is done in its first step. Otherwise it is queued, and `more` is the
+//! ticket with which the embedded Lua goes on, or gives it up.
+
+use std::io::IoSlice;
+use std::time::Instant;
+
+use mlua::Integer;
+use mlua::Lua;
+use mlua::LuaString;
+use mlua::MultiValue;
+use mlua::Table;
+use mlua::Value;
+
+use crate::error::Error;
+use crate::error::Kind;
+use crate::frame::packet;
+use crate::json;
+use crate::json::Marks;
+use crate::json::encode::Layout;
+use crate::lua::args::Misuse;
+use crate::lua::args::Place;
+use crate::lua::connection::Connection;
+use crate::lua::connection::Receiver;
+use crate::lua::connection::receiver;
+use crate::lua::reply;
+use crate::lua::reply::Failure;
+use crate::lua::reply::Reply;
+use crate::net::connection::Cut;
+use crate::net::connection::Piece;
+use crate::net::connection::Ticket;
+use crate::net::connection::Written;
+use crate::step::Interest;
+use crate::step::Step;
+
+/// A packet's scratch memory larger than this is not kept.
+const KEPT: usize = 64 * 1024;
+
+/// Adds to `core`: `writing`, the methods by name, and `write_on` and `write_timed_out` for queued writes.
+pub fn register(lua: &Lua, core: &Table, marks: &Marks) -> mlua::Result<()> {
+    let methods = lua.create_table()?;
+    writing(lua, &methods, "write", write)?;
+    for name in ["send", "write_str"] {
+        writing(lua, &methods, name, |lua, it, data, _| {
+            let data = Place::Argument(1).string(lua, &data)?;
+            let bytes = data.as_bytes();
+            let total = bytes.len();
+            let written = it.net.write(&[IoSlice::new(&bytes)], Cut::MayContinue, || vec![piece(&data)])?;
+            Ok((total, written))
+        })?;
+    }
+    writing(lua, &methods, "write_line", |lua, it, line, _| {
+        let line = Place::Argument(1).string(lua, &line)?;
+        let newline = it.net.format.newline.clone();
+        let bytes = line.as_bytes();
+        let total = bytes.len() + newline.len();
+        let slices = [IoSlice::new(&bytes), IoSlice::new(&newline)];
+        let pieces = || vec![piece(&line), Box::new(newline.clone()) as Piece];
+        let written = it.net.write(&slices, Cut::EndsOutput, pieces)?;
+        Ok((total, written))
+    })?;
+    writing(lua, &methods, "write_packet", |lua, it, payload, _| {
+        let payload = Place::Argument(1).string(lua, &payload)?;
+        let bytes = payload.as_bytes();
+        let header = header(it, bytes.len())?;
+        let total = header.len() + bytes.len();
+        let slices = [IoSlice::new(&header), IoSlice::new(&bytes)];
+        let pieces = || vec![Box::new(header) as Piece, piece(&payload)];
+        let written = it.net.write(&slices, Cut::EndsOutput, pieces)?;
+        Ok((total, written))
+    })?;
+    for (name, form) in [("write_json", Form::Document), ("write_json_packet", Form::Packet)] {
+        let marks = marks.clone();
+        writing(lua, &methods, name, move |lua, it, value, _| write_json(lua, it, &marks, value, form))?;
+    }
+    core.raw_set("writing", methods)?;
+    core.raw_set("write_on", lua.create_function(write_on)?)?;
+    core.raw_set("write_timed_out", lua.create_function(timed_out)?)?;
+    core.raw_set("send_some", lua.create_function(send_some)?)
+}
+
+/// What a first step has come to: the bytes of the write, and whether they have left.
+type Outcome = Result<(usize, Written), Failure>;
+
+/// Registers the first step of a write. It is given the first argument and the others.
+fn writing(
+    lua: &Lua,
+    methods: &Table,
+    name: &'static str,
+    step: impl Fn(&Lua, &mut Connection, Value, MultiValue) -> Outcome + 'static,
+) -> mlua::Result<()> {
+    let function = lua.create_function(move |lua, (it, first, others): (Receiver, Value, MultiValue)| {
+        let mut it = match receiver(it) {
+            Ok(it) => it,
+            Err(misuse) => return reply::failed(lua, misuse.into(), name, None),
+        };
+        match step(lua, &mut it, first, others) {
+            Ok((total, Written::Whole)) => Ok(reply::done(total)),
+            Ok((_, Written::Queued(ticket))) => {
+                let ticket = Value::Integer(ticket as Integer);
+                Ok(reply::waiting(Interest::Write, expiry(&it), ticket))
+            }
+            Err(failure) => reply::failed(lua, failure, name, Some(it.net.peer())),
+        }
+    })?;
+    methods.raw_set(name, function)
+}
+
+fn expiry(it: &Connection) -> crate::deadline::Deadline {
+    it.net.writing.expiry(Instant::now(), it.net.writing.timeout)
+}
+
+/// Step: goes on with a queued write. While it waits, `more` says whether bytes left in this step.
+fn write_on(lua: &Lua, (it, ticket, op): (Receiver, Ticket, String)) -> mlua::Result<Reply<usize>> {
+    let mut it = match receiver(it) {
+        Ok(it) => it,
+        Err(misuse) => return reply::failed(lua, misuse.into(), &op, None),
+    };
+    let mut moved = false;
+    match it.net.continue_write(ticket, &mut moved) {
+        Ok(Step::Ready(sent)) => Ok(reply::done(sent)),
+        Ok(Step::Wait(interest)) => Ok(reply::waiting(interest, expiry(&it), Value::Boolean(moved))),
+        Err(error) => reply::failed(lua, error.into(), &op, Some(it.net.peer())),
+    }
+}
+
+/// Step: the error of a queued write whose time is up; the write is given up.
+fn timed_out(lua: &Lua, (it, ticket, op): (Receiver, Ticket, String)) -> mlua::Result<Reply<usize>> {
+    match receiver(it) {
+        Ok(mut it) => {
+            let error = it.net.abandon_write(ticket, Error::new(Kind::Timeout, "timed out"));
+            reply::failed(lua, error.into(), &op, Some(it.net.peer()))
+        }
+        Err(misuse) => reply::failed(lua, misuse.into(), &op, None),
+    }
+}
+
+/// Step: one write of what the system takes, from the byte at `first` on.
+fn send_some(lua: &Lua, (it, data, first): (Receiver, Value, Value)) -> mlua::Result<Reply<usize>> {
+    const OP: &str = "send_some";
+    let mut it = match receiver(it) {
+        Ok(it) => it,
+        Err(misuse) => return reply::failed(lua, misuse.into(), OP, None),
+    };
+    let step = (|| {
+        let data = Place::Argument(1).string(lua, &data)?;
+        let bytes = data.as_bytes();
+        let first = match first {
+            Value::Nil => 1,
+            first => Place::Argument(2).size(lua, &first, 1)?,
+        };
+        let Some(rest) = bytes.get(first - 1..) else {
+            let length = bytes.len();
+            return Err(Place::Argument(2).misuse(format!("{first} is past the end of {length} bytes")).into());
+        };
+        it.net.send_some(rest).map_err(Failure::World)
+    })();
+    match step {
+        Ok(Step::Ready(sent)) => Ok(reply::done(sent)),
+        Ok(Step::Wait(interest)) => Ok(reply::waiting(interest, expiry(&it), Value::Boolean(false))),
+        Err(failure) => reply::failed(lua, failure, OP, Some(it.net.peer())),
+    }
+}
+
+fn write(lua: &Lua, it: &mut Connection, first: Value, others: MultiValue) -> Outcome {
+    if let Value::String(only) = &first
+        && others.is_empty()
+    {
+        let bytes = only.as_bytes();
+        let written = it.net.write(&[IoSlice::new(&bytes)], Cut::MayContinue, || vec![piece(only)])?;
+        return Ok((bytes.len(), written));
+    }
+    let mut pieces = Vec::new();
+    for (at, data) in std::iter::once(&first).chain(others.iter()).enumerate() {
+        collect(lua, Place::Argument(at + 1), data, &mut pieces)?;
+    }
+    let total = pieces.iter().map(|piece| (**piece).as_ref().len()).sum();
+    Ok((total, it.net.write_pieces(pieces, Cut::MayContinue)?))
+}
+
+const DATA: &str = "string, number, table of strings or table of bytes";
+
+fn collect(lua: &Lua, place: Place<'_>, data: &Value, pieces: &mut Vec<Piece>) -> Result<(), Misuse> {
+    match data {
+        Value::Table(list) => {
+            let mut values = list.sequence_values::<Value>().flatten().peekable();
+            match values.peek() {
+                Some(Value::Integer(_) | Value::Number(_)) => {
+                    pieces.push(Box::new(bytes_of(lua, place, values)?));
+                }
+                _ => strings_of(place, values, pieces)?,
+            }
+            Ok(())
+        }
+        Value::String(_) | Value::Integer(_) | Value::Number(_) => {
+            pieces.push(piece(&place.string(lua, data)?));
+            Ok(())
+        }
+        other => Err(place.expected(DATA, other)),
+    }
+}
+
+fn bytes_of(lua: &Lua, place: Place<'_>, values: impl Iterator<Item = Value>) -> Result<Vec<u8>, Misuse> {
+    let byte = |(at, value): (usize, Value)| {
+        let number = place.number(lua, &value).ok().filter(|number| number.fract() == 0.0);
+        match number {
+            Some(number) if (0.0..=255.0).contains(&number) && !value.is_string() => Ok(number as u8),
+            _ => Err(place.misuse(format!("byte (integer 0-255) expected at position {}", at + 1))),
+        }
+    };
+    values.enumerate().map(byte).collect()
+}
+
+fn strings_of(
+    place: Place<'_>,
+    values: impl Iterator<Item = Value>,
+    pieces: &mut Vec<Piece>,
+) -> Result<(), Misuse> {
+    for (at, value) in values.enumerate() {
+        match value {
+            Value::String(text) => pieces.push(piece(&text)),
+            _ => return Err(place.misuse(format!("string expected at position {}", at + 1))),
+        }
+    }
+    Ok(())
+}
+
+/// How JSON text is framed.
+#[derive(Clone, Copy)]
+enum Form {
+    /// With a newline behind it.
+    Document,
+    /// With its length before it.
+    Packet,
+}
+
+fn write_json(lua: &Lua, it: &mut Connection, marks: &Marks, value: Value, form: Form) -> Outcome {
+    let mut text = std::mem::take(&mut it.scratch);
+    text.clear();
+    let outcome = frame_json(lua, it, marks, value, form, &mut text).and_then(|()| {
+        let lasting = || vec![Box::new(text.clone()) as Piece];
+        let written = it.net.write(&[IoSlice::new(&text)], Cut::EndsOutput, lasting)?;
+        Ok((text.len(), written))
+    });
+    if text.capacity() <= KEPT {
+        it.scratch = text;
+    }
+    outcome
+}
+
+fn frame_json(
+    lua: &Lua,
+    it: &Connection,
+    marks: &Marks,
+    value: Value,
+    form: Form,
+    text: &mut Vec<u8>,
+) -> Result<(), Failure> {
+    if let Form::Packet = form {
+        text.extend_from_slice(&[0; packet::HEADER]);
+    }
+    json::encode::encode(lua, marks, value, Layout::Compact, text)??;
+    match form {
+        Form::Document => text.push(b'\n'),
+        Form::Packet => {
+            let header = header(it, text.len() - packet::HEADER)?;
+            text[..packet::HEADER].copy_from_slice(&header);
+        }
+    }
+    Ok(())
+}
+
+fn header(it: &Connection, length: usize) -> Result<[u8; packet::HEADER], Error> {
+    packet::header(length, it.net.format.packet_endian, it.net.format.max_packet)
+}
+
+/// The string itself, kept alive by the piece.
+fn piece(text: &LuaString) -> Piece {
+    Box::new(text.as_bytes())
+}

@@ -1,0 +1,82 @@
+-- Error objects and the one place where failures are raised.
+
+local core = ...
+
+local debug_traceback = debug and debug.traceback
+local error, getmetatable, rawget, tostring, type =
+  error, getmetatable, rawget, tostring, type
+local where, check_kind = core.where, core.check_kind
+local metatable = core.error_metatable
+
+local _ENV = nil -- luacheck: ignore
+
+local errors = {}
+
+metatable.__name = "tcp.error"
+
+--- `op peer: message`, with the script's position in front if it was raised.
+function metatable.__tostring(err)
+  local text = tostring(err.op)
+  if err.peer then
+    text = text .. " " .. tostring(err.peer)
+  end
+  text = text .. ": " .. tostring(err.message)
+  if err.where then
+    text = tostring(err.where) .. ": " .. text
+  end
+  return text
+end
+
+function metatable.__concat(left, right)
+  return tostring(left) .. tostring(right)
+end
+
+local function is_error(value)
+  return type(value) == "table" and getmetatable(value) == metatable
+end
+
+--- Raises a fresh error object, with the position of the script's call.
+function errors.raise(err)
+  err.where = where()
+  return error(err, 0)
+end
+
+--- Raises a script's mistake as an ordinary string. `before` and `after` go around the function's name.
+function errors.misuse(name, before, after)
+  local position = where()
+  local text = before .. name .. after
+  return error(position and position .. ": " .. text or text, 0)
+end
+
+function errors.is_error(value, kind)
+  if kind ~= nil then
+    local known, before, after = check_kind(kind)
+    if not known then
+      return errors.misuse("is_error", before, after)
+    end
+  end
+  return is_error(value) and (kind == nil or rawget(value, "kind") == kind)
+end
+
+--- `debug.traceback` that also takes error objects, as message or after a thread.
+function errors.traceback(...)
+  local first, second, third = ...
+  if type(first) == "thread" then
+    if is_error(second) then
+      second = tostring(second)
+    end
+    return debug_traceback and debug_traceback(first, second, third) or second
+  end
+  if is_error(first) then
+    first = tostring(first)
+  elseif first ~= nil and type(first) ~= "string" and type(first) ~= "number" then
+    return first
+  end
+  if not debug_traceback then
+    return first
+  end
+  local text = debug_traceback(first, (second or 1) + 1)
+  return text
+end
+
+return errors

@@ -1,0 +1,91 @@
+-- The module's own functions.
+
+local core, errors, waiting, connection = ...
+
+local getmetatable, setmetatable, type = getmetatable, setmetatable, type
+local raise, misuse = errors.raise, errors.misuse
+local wait_or_error, define = waiting.wait_or_error, connection.define
+local dial, dial_on, remember, last, no_connection =
+  core.dial, core.dial_on, core.remember, core.last, core.no_connection
+
+local _ENV = nil -- luacheck: ignore
+
+local tcp = {
+  _VERSION = "tcp " .. core.version,
+  is_error = errors.is_error,
+  now = core.now,
+  null = core.json.null,
+  sleep = waiting.sleep,
+  traceback = errors.traceback,
+}
+
+local function connect(name, host, port, options)
+  local value, signal, expiry, under_way = dial(host, port, options)
+  while type(signal) == "number" do
+    local err = wait_or_error(under_way, signal, expiry, "connect")
+    if err then
+      return nil, err
+    end
+    value, signal = dial_on(under_way)
+  end
+  if type(signal) == "string" then
+    return misuse(name, signal, expiry)
+  elseif signal ~= nil then
+    return nil, signal
+  end
+  remember(value)
+  return value
+end
+
+function tcp.connect(host, port, options)
+  local value, err = connect("connect", host, port, options)
+  if err ~= nil then
+    return raise(err)
+  end
+  return value
+end
+
+function tcp.try_connect(host, port, options)
+  return connect("try_connect", host, port, options)
+end
+
+--- The legacy way to write: on the last connection that was opened. Returns nothing.
+function tcp.send(data)
+  local conn = last()
+  if not conn then
+    return raise(no_connection("send"))
+  end
+  conn:send(data)
+end
+
+--- The legacy way to read: at most 8192 bytes from the last connection, "" at the end of the stream.
+function tcp.recv()
+  local conn = last()
+  if not conn then
+    return raise(no_connection("recv"))
+  end
+  return conn:recv() or ""
+end
+
+local json = { null = core.json.null, array_mt = core.json.array_mt }
+tcp.json = json
+define(json, "encode", core.json.encode)
+define(json, "decode", core.json.decode)
+
+local function marker(name, mark)
+  return function(t)
+    if type(t) ~= "table" then
+      return misuse(name, "bad argument #1 to '", "' (table expected, got " .. type(t) .. ")")
+    end
+    local present = getmetatable(t)
+    if present ~= nil and present ~= core.json.array_mt and present ~= core.json.object_mt then
+      return misuse(name, "bad argument #1 to '", "' (the table has a metatable of its own)")
+    end
+    return setmetatable(t, mark)
+  end
+end
+
+json.array = marker("array", core.json.array_mt)
+json.object = marker("object", core.json.object_mt)
+
+return tcp

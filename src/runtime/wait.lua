@@ -1,0 +1,76 @@
+-- Where a wait goes: outside tasks, one blocking wait that a signal brings back to Lua.
+
+local core, errors = ...
+
+local coroutine_running, error = coroutine.running, error
+local gethook, sethook = debug and debug.gethook, debug and debug.sethook
+local jit = jit
+local block, current_thread, timed_out = core.block, core.current_thread, core.timed_out
+local READY, TIMED_OUT = 0, 1
+
+local _ENV = nil -- luacheck: ignore
+
+local waiting = {}
+
+-- The thread that the interpreter's SIGINT handler sets its hook on. Lua 5.1 does not tell in a coroutine
+-- which thread that is: there it is known from the first wait outside coroutines on.
+local main_thread
+
+local function is_main()
+  local thread, main = coroutine_running()
+  if main == nil then
+    main = thread == nil
+  end
+  if main and not main_thread then
+    main_thread = current_thread()
+  end
+  return main
+end
+
+-- After Ctrl-C an interpreter sets a hook that fires at the next instruction, but on its main thread only. (On
+-- LuaJIT hooks belong to all threads.) In a coroutine the wait has to raise what the hook would have raised.
+-- An interpreter's hook counts single instructions; debuggers and coverage tools count more, or lines.
+local function interrupted()
+  if jit or is_main() or not main_thread or not gethook then
+    return false
+  end
+  local hook, mask, count = gethook(main_thread)
+  if hook == "external hook" and count == 1 and mask:find("c", 1, true) then
+    sethook(main_thread)
+    return true
+  end
+  return false
+end
+
+--- Waits until `target` is worth another step. Gives false when `expiry` came first.
+function waiting.wait(target, interest, expiry)
+  while true do
+    if interrupted() then
+      return error("interrupted!", 0)
+    end
+    local woken = block(target, interest, expiry)
+    if woken == READY then
+      return true
+    elseif woken == TIMED_OUT then
+      return false
+    end
+  end
+end
+
+--- As `wait`; gives the error of operation `op` instead of false, and nothing otherwise.
+function waiting.wait_or_error(target, interest, expiry, op)
+  if not waiting.wait(target, interest, expiry) then
+    return timed_out(target, op)
+  end
+end
+
+--- Waits for nothing but time.
+function waiting.sleep(seconds)
+  local expiry, before, after = core.sleep(seconds)
+  if before then
+    return errors.misuse("sleep", before, after)
+  end
+  waiting.wait(nil, 0, expiry or nil)
+end
+
+return waiting
