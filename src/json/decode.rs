@@ -25,18 +25,11 @@ const COLLECTED: usize = 16;
 
 /// `Ok(Err(_))`: the text is not JSON, and is in the error's `data`.
 pub fn decode(lua: &Lua, marks: &Marks, text: &[u8]) -> mlua::Result<Result<Value, Error>> {
-    // Made here, outside the protected call, because it owns memory.
     let mut parser = serde_json::Deserializer::from_slice(text);
     // This file counts the depth itself.
     parser.disable_recursion_limit();
-    let mut outcome = Ok(());
-    let value = stack::run(lua, &marks.array, |stack| {
-        let pushed = Push { stack, depth: 0 }.deserialize(&mut parser);
-        outcome = pushed.and_then(|()| parser.end());
-        match outcome {
-            Ok(()) => stack.keep_top_only(),
-            Err(_) => stack.cut(0),
-        }
+    let (outcome, value) = stack::run(lua, &marks.array, |stack| {
+        Push { stack, depth: 0 }.deserialize(&mut parser).and_then(|()| parser.end())
     })?;
     Ok(match outcome {
         Ok(()) => Ok(value),
@@ -71,6 +64,12 @@ impl Push<'_> {
             true => Ok(()),
             false => Err(E::custom("Lua's stack is full")),
         }
+    }
+
+    /// The slot of a table that is made once its size is known.
+    fn hold_slot(&mut self) -> usize {
+        self.stack.push_nil();
+        self.stack.top()
     }
 
     fn inner(&mut self) -> Push<'_> {
@@ -128,13 +127,13 @@ impl<'de> Visitor<'de> for Push<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<(), A::Error> {
         self.enter()?;
-        let table = self.stack.top() + 1;
+        let table = self.hold_slot();
         let mut count = 0;
         while count < COLLECTED && elements.next_element_seed(self.inner())?.is_some() {
             count += 1;
         }
         self.stack.push_table(count, 0);
-        self.stack.insert(table);
+        self.stack.replace(table);
         for position in (1..=count).rev() {
             self.stack.set_element(table, position);
         }
@@ -148,14 +147,14 @@ impl<'de> Visitor<'de> for Push<'_> {
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<(), A::Error> {
         self.enter()?;
-        let table = self.stack.top() + 1;
+        let table = self.hold_slot();
         let mut count = 0;
         while count < COLLECTED && members.next_key_seed(Key(self.stack))?.is_some() {
             members.next_value_seed(self.inner())?;
             count += 1;
         }
         self.stack.push_table(0, count);
-        self.stack.insert(table);
+        self.stack.replace(table);
         // In the order of the text, so that the last of several alike wins.
         for member in 0..count {
             self.stack.push_copy(table + 1 + 2 * member);

@@ -36,13 +36,10 @@ pub fn encode(
     out: &mut Vec<u8>,
 ) -> mlua::Result<Result<(), Error>> {
     let length = out.len();
-    let mut outcome = Ok(());
-    // Both are made here, outside the protected call, because they own memory.
-    let mut ancestors = Vec::new();
     let args = (&marks.array, &marks.object, value);
-    stack::run::<()>(lua, args, |stack| {
-        outcome = Encoder { stack, out, layout, ancestors: &mut ancestors }.value(VALUE);
-        stack.cut(0);
+    let (outcome, _) = stack::run(lua, args, |stack| {
+        let (array, object) = (stack.identity(ARRAY_MARK), stack.identity(OBJECT_MARK));
+        Encoder { stack, out, layout, array, object, ancestors: Vec::new() }.value(VALUE)
     })?;
     Ok(outcome.map_err(|fault| {
         out.truncate(length);
@@ -54,8 +51,11 @@ struct Encoder<'a> {
     stack: &'a mut Stack,
     out: &'a mut Vec<u8>,
     layout: Layout,
+    /// The two metatables.
+    array: *const c_void,
+    object: *const c_void,
     /// The tables around the value in hand, outermost first.
-    ancestors: &'a mut Vec<*const c_void>,
+    ancestors: Vec<*const c_void>,
 }
 
 type Outcome = Result<(), Box<Fault>>;
@@ -86,8 +86,10 @@ impl Fault {
 /// What a table's keys are, in all.
 enum Shape {
     Empty,
-    /// Keys 1 to `length`, with holes perhaps.
+    /// Keys 1 to `length`, with holes perhaps, in any order.
     List { length: usize },
+    /// A list that has been written already.
+    Written,
     /// Names, as far as was looked: the first key is one.
     Named,
     /// Whatever they are, the script has said that it is an object.
@@ -129,14 +131,13 @@ impl Encoder<'_> {
 
     fn table(&mut self, table: usize) -> Outcome {
         self.enter(table)?;
-        let is_object = self.stack.has_metatable(table, OBJECT_MARK);
-        let shape = if is_object { Shape::Object } else { self.shape(table)? };
+        let mark = self.stack.metatable(table);
+        let shape = if mark == self.object { Shape::Object } else { self.shape(table)? };
         match (shape, self.layout) {
-            (Shape::Empty, _) if self.stack.has_metatable(table, ARRAY_MARK) => {
-                self.out.extend_from_slice(b"[]");
-            }
+            (Shape::Empty, _) if mark == self.array => self.out.extend_from_slice(b"[]"),
             (Shape::Empty, _) => self.out.extend_from_slice(b"{}"),
             (Shape::List { length }, _) => self.list(table, length)?,
+            (Shape::Written, _) => {}
             (Shape::Named, Layout::Compact) => self.members(table, false)?,
             (Shape::Object, Layout::Compact) => self.members(table, true)?,
             (Shape::Named, Layout::Pretty) => self.sorted_members(table, false)?,
@@ -158,29 +159,60 @@ impl Encoder<'_> {
         if self.stack.reserve(8) { Ok(()) } else { Err(Fault::new("Lua's stack is full")) }
     }
 
+    /// Looks at the keys. A list that Lua keeps as one comes in the order of its positions: it is written on
+    /// the way.
     fn shape(&mut self, table: usize) -> Result<Shape, Box<Fault>> {
-        let (mut elements, mut length) = (0, 0);
         let (key, value) = (self.stack.top() + 1, self.stack.top() + 2);
+        let before = self.out.len();
+        let mut written = 0;
         self.stack.push_nil();
         while self.stack.next(table) {
-            self.stack.cut(value - 1);
+            match self.stack.slot(key) {
+                Slot::Integer(at) if at == written + 1 => {
+                    self.out.push(if written == 0 { b'[' } else { b',' });
+                    self.new_line(self.ancestors.len());
+                    written = at;
+                    self.value(value).map_err(|fault| fault.within(format!("[{at}]")))?;
+                    self.stack.cut(key);
+                }
+                Slot::String if written == 0 => {
+                    self.stack.cut(key - 1);
+                    return Ok(Shape::Named);
+                }
+                _ => {
+                    self.stack.cut(key - 1);
+                    self.out.truncate(before);
+                    return self.scattered_shape(table);
+                }
+            }
+        }
+        if written == 0 {
+            return Ok(Shape::Empty);
+        }
+        self.new_line(self.ancestors.len() - 1);
+        self.out.push(b']');
+        Ok(Shape::Written)
+    }
+
+    /// For a list whose positions come in any order, with holes perhaps.
+    fn scattered_shape(&mut self, table: usize) -> Result<Shape, Box<Fault>> {
+        let (mut elements, mut length) = (0, 0);
+        let key = self.stack.top() + 1;
+        self.stack.push_nil();
+        while self.stack.next(table) {
+            self.stack.cut(key);
             match self.stack.slot(key) {
                 Slot::Integer(at) if at >= 1 => {
                     elements += 1;
                     length = length.max(at as usize);
                 }
-                Slot::String if elements == 0 => {
-                    self.stack.cut(key - 1);
-                    return Ok(Shape::Named);
-                }
                 Slot::String => return Err(mixed_keys()),
                 _ => return Err(self.bad_key(key)),
             }
         }
-        match length {
-            0 => Ok(Shape::Empty),
-            _ if length <= elements * 2 => Ok(Shape::List { length }),
-            _ => Err(Fault::new(format!("a list of {elements} elements up to position {length}"))),
+        match length <= elements * 2 {
+            true => Ok(Shape::List { length }),
+            false => Err(Fault::new(format!("a list of {elements} elements up to position {length}"))),
         }
     }
 

@@ -3,26 +3,29 @@
 //! mlua's own conversions go through a reference for every value; here values are pushed and looked at where
 //! they are. What keeps it sound:
 //!
-//! - A `Stack` exists only inside `run`, which gives it the state that is running and a protected call around
-//!   the work: a memory error of Lua ends in `run`, not in the caller's frames. It jumps over the frames of
-//!   decode.rs and encode.rs, as it does over mlua's own; what those own (a fault on its way out, the names
-//!   that pretty printing sorts) is then lost, nothing else: the buffers belong to the callers.
+//! - A `Stack` exists only inside `run`, which gives it the state that is running, and leaves the slots that
+//!   were in use before alone.
 //! - Text lent by `with_bytes` cannot outlive its slot: taking values off needs the stack exclusively.
-//! - Every function leaves the slots below its own alone. Indices count from the bottom and are below the
-//!   top: decode.rs and encode.rs put values on and take them off in pairs.
+//! - Indices count from the first argument of `run`, which is 1, and are in use: decode.rs and encode.rs put
+//!   values on and take them off in pairs.
+//!
+//! There is no protected call around the work, which would cost as much as a small packet: where Lua runs out
+//! of memory its error leaves the frames in between, as it leaves mlua's own (see `entry` in lib.rs).
 
 #![allow(unsafe_code, reason = "the one place where values touch the Lua stack without a handle each")]
 
 use std::ffi::c_int;
 use std::ffi::c_void;
 
-use mlua::FromLuaMulti;
 use mlua::IntoLuaMulti;
 use mlua::Lua;
+use mlua::Value;
 use mlua::ffi;
 
 pub struct Stack {
     state: *mut ffi::lua_State,
+    /// Slots that were in use before.
+    base: c_int,
 }
 
 /// What lies in a slot.
@@ -37,15 +40,26 @@ pub enum Slot {
     Other(&'static str),
 }
 
-/// Runs `work` on a stack that holds just `args`; what it leaves there is the result.
-pub fn run<R: FromLuaMulti>(
+/// Runs `work` on a stack that holds just `args`. What it leaves on top comes back beside its answer.
+pub fn run<T>(
     lua: &Lua,
     args: impl IntoLuaMulti,
-    work: impl FnOnce(&mut Stack),
-) -> mlua::Result<R> {
-    // SAFETY: mlua calls the closure at once, in a protected call, with the state that is running and its
-    // stack holding the arguments only; `Stack` lets no unbalanced or unchecked access out.
-    unsafe { lua.exec_raw(args, |state| work(&mut Stack { state })) }
+    work: impl FnOnce(&mut Stack) -> T,
+) -> mlua::Result<(T, Value)> {
+    // SAFETY: mlua calls the closure at once, with the state that is running; room for the arguments and for
+    // the values of the first level is made sure of, and in the end the stack is as it was.
+    lua.exec_raw_lua(|raw| unsafe {
+        let state = raw.state();
+        if ffi::lua_checkstack(state, ffi::LUA_MINSTACK) == 0 {
+            return Err(mlua::Error::StackError);
+        }
+        let base = ffi::lua_gettop(state);
+        let count = args.push_into_stack_multi(raw)?;
+        let answer = work(&mut Stack { state, base });
+        let value = if ffi::lua_gettop(state) > base + count { raw.pop_value() } else { Value::Nil };
+        ffi::lua_settop(state, base);
+        Ok((answer, value))
+    })
 }
 
 // SAFETY, for every block below: `state` is the running state (see `run`); indices are in use (see above);
@@ -59,26 +73,20 @@ impl Stack {
     }
 
     pub fn top(&self) -> usize {
-        // SAFETY: see above; the top is never negative.
-        unsafe { ffi::lua_gettop(self.state) as usize }
+        // SAFETY: see above; the top never falls below the base.
+        unsafe { (ffi::lua_gettop(self.state) - self.base) as usize }
+    }
+
+    /// An index of this stack as Lua counts it.
+    fn at(&self, index: usize) -> c_int {
+        self.base + index as c_int
     }
 
     /// Takes off everything above `top`.
     pub fn cut(&mut self, top: usize) {
         debug_assert!(top <= self.top());
         // SAFETY: see above; `top` is at most the present one.
-        unsafe { ffi::lua_settop(self.state, top as c_int) }
-    }
-
-    /// Puts nothing but the topmost value into the result.
-    pub fn keep_top_only(&mut self) {
-        // SAFETY: see above; the value on top replaces the first slot, which exists.
-        unsafe {
-            if self.top() > 1 {
-                ffi::lua_replace(self.state, 1);
-                ffi::lua_settop(self.state, 1);
-            }
-        }
+        unsafe { ffi::lua_settop(self.state, self.at(top)) }
     }
 
     pub fn push_null(&mut self) {
@@ -123,7 +131,7 @@ impl Stack {
     pub fn push_copy(&mut self, index: usize) {
         debug_assert!(index >= 1 && index <= self.top());
         // SAFETY: see above; one slot.
-        unsafe { ffi::lua_pushvalue(self.state, index as c_int) }
+        unsafe { ffi::lua_pushvalue(self.state, self.at(index)) }
     }
 
     /// A table with room for a list of `list` values and `named` others.
@@ -133,49 +141,49 @@ impl Stack {
         unsafe { ffi::lua_createtable(self.state, room(list), room(named)) }
     }
 
-    /// Moves the topmost value to `index`, and those from there on up by one.
-    pub fn insert(&mut self, index: usize) {
-        debug_assert!(index >= 1 && index <= self.top());
+    /// Takes the topmost value off and puts it into the slot at `index`.
+    pub fn replace(&mut self, index: usize) {
+        debug_assert!(index >= 1 && index < self.top());
         // SAFETY: see above.
-        unsafe { ffi::lua_insert(self.state, index as c_int) }
+        unsafe { ffi::lua_replace(self.state, self.at(index)) }
     }
 
     /// `table[position] = value on top`, which is taken off.
     pub fn set_element(&mut self, table: usize, position: usize) {
         debug_assert!(table < self.top());
         // SAFETY: see above; callers name a table.
-        unsafe { ffi::lua_rawseti(self.state, table as c_int, position as ffi::lua_Integer) }
+        unsafe { ffi::lua_rawseti(self.state, self.at(table), position as ffi::lua_Integer) }
     }
 
     /// `table[value below the top] = value on top`; both are taken off. The key is a string.
     pub fn set_field(&mut self, table: usize) {
         debug_assert!(table + 1 < self.top());
         // SAFETY: see above; callers name a table, and a key that is neither nil nor NaN.
-        unsafe { ffi::lua_rawset(self.state, table as c_int) }
+        unsafe { ffi::lua_rawset(self.state, self.at(table)) }
     }
 
     /// Gives the table on top the metatable at `index`.
     pub fn set_metatable(&mut self, index: usize) {
         // SAFETY: see above; both are tables, one slot.
         unsafe {
-            ffi::lua_pushvalue(self.state, index as c_int);
+            ffi::lua_pushvalue(self.state, self.at(index));
             ffi::lua_setmetatable(self.state, -2);
         }
     }
 
     pub fn slot(&self, index: usize) -> Slot {
-        let index = index as c_int;
+        let index = self.at(index);
         // SAFETY: see above; each reading function is used on a value of its own type, and the name of a type
         // is a constant of Lua's.
         unsafe {
             match ffi::lua_type(self.state, index) {
                 ffi::LUA_TNIL => Slot::Null,
                 ffi::LUA_TBOOLEAN => Slot::Boolean(ffi::lua_toboolean(self.state, index) != 0),
+                #[cfg(any(feature = "lua53", feature = "lua54", feature = "lua55"))]
                 ffi::LUA_TNUMBER if ffi::lua_isinteger(self.state, index) != 0 => {
-                    #[allow(clippy::unnecessary_cast, reason = "lua_Integer is not i64 on every Lua")]
-                    Slot::Integer(ffi::lua_tointeger(self.state, index) as i64)
+                    Slot::Integer(ffi::lua_tointeger(self.state, index))
                 }
-                ffi::LUA_TNUMBER => Slot::Number(ffi::lua_tonumber(self.state, index)),
+                ffi::LUA_TNUMBER => number(ffi::lua_tonumber(self.state, index)),
                 ffi::LUA_TSTRING => Slot::String,
                 ffi::LUA_TTABLE => Slot::Table,
                 ffi::LUA_TLIGHTUSERDATA if ffi::lua_touserdata(self.state, index).is_null() => Slot::Null,
@@ -186,17 +194,17 @@ impl Stack {
         }
     }
 
-    /// Lends the bytes of the string at `index`; none if it is not one.
+    /// Lends the bytes of the string at `index`.
     pub fn with_bytes<R>(&self, index: usize, look: impl FnOnce(&[u8]) -> R) -> R {
-        let index = index as c_int;
-        // SAFETY: see above; only a string is asked for its text (a number would be converted in place). Lua
+        let index = self.at(index);
+        // SAFETY: see above; a number would be converted in place, anything else but a string has no text. Lua
         // keeps the text while the value is in its slot, and `look` cannot reach the stack to take it off.
         unsafe {
-            if ffi::lua_type(self.state, index) != ffi::LUA_TSTRING {
-                return look(&[]);
-            }
             let mut length = 0;
             let text = ffi::lua_tolstring(self.state, index, &mut length);
+            if text.is_null() {
+                return look(&[]);
+            }
             look(std::slice::from_raw_parts(text.cast(), length))
         }
     }
@@ -205,14 +213,14 @@ impl Stack {
     /// is gone, after the last one. Needs one slot.
     pub fn next(&mut self, table: usize) -> bool {
         // SAFETY: see above; callers name a table, and the key is nil or came from the last call.
-        unsafe { ffi::lua_next(self.state, table as c_int) != 0 }
+        unsafe { ffi::lua_next(self.state, self.at(table)) != 0 }
     }
 
     /// Pushes `table[position]`.
     pub fn push_element(&mut self, table: usize, position: usize) {
         // SAFETY: see above; callers name a table, one slot.
         unsafe {
-            ffi::lua_rawgeti(self.state, table as c_int, position as ffi::lua_Integer);
+            ffi::lua_rawgeti(self.state, self.at(table), position as ffi::lua_Integer);
         }
     }
 
@@ -220,26 +228,37 @@ impl Stack {
     pub fn get_field(&mut self, table: usize) {
         // SAFETY: see above; callers name a table.
         unsafe {
-            ffi::lua_rawget(self.state, table as c_int);
+            ffi::lua_rawget(self.state, self.at(table));
         }
     }
 
-    /// Whether the metatable of the value at `index` is the table at `mark`. Needs one slot.
-    pub fn has_metatable(&mut self, index: usize, mark: usize) -> bool {
+    /// The metatable of the value at `index`, to be compared with `identity`. Needs one slot.
+    pub fn metatable(&mut self, index: usize) -> *const c_void {
         // SAFETY: see above; lua_getmetatable pushes only where there is one.
         unsafe {
-            if ffi::lua_getmetatable(self.state, index as c_int) == 0 {
-                return false;
+            if ffi::lua_getmetatable(self.state, self.at(index)) == 0 {
+                return std::ptr::null();
             }
-            let same = ffi::lua_rawequal(self.state, -1, mark as c_int) != 0;
+            let identity = ffi::lua_topointer(self.state, -1);
             ffi::lua_settop(self.state, -2);
-            same
+            identity
         }
     }
 
     /// Tells tables apart; never followed.
     pub fn identity(&self, index: usize) -> *const c_void {
         // SAFETY: see above.
-        unsafe { ffi::lua_topointer(self.state, index as c_int) }
+        unsafe { ffi::lua_topointer(self.state, self.at(index)) }
+    }
+}
+
+/// A Lua number as JSON sees it: where Lua has no integers of its own, whole numbers are integers, except
+/// those whose sign or size an integer would lose.
+fn number(value: f64) -> Slot {
+    let whole = value as i64;
+    let is_whole = whole as f64 == value && whole != i64::MAX && !(whole == 0 && value.is_sign_negative());
+    match cfg!(not(any(feature = "lua53", feature = "lua54", feature = "lua55"))) && is_whole {
+        true => Slot::Integer(whole),
+        false => Slot::Number(value),
     }
 }

@@ -14,6 +14,9 @@ use crate::lua::args::each_option;
 use crate::lua::reply;
 use crate::lua::reply::Failure;
 
+/// Room for a text before its length is known.
+const FIRST_ROOM: usize = 256;
+
 /// Adds to `core`: `json`, with the steps and the metatables.
 pub fn register(lua: &Lua, core: &Table, marks: &Marks) -> mlua::Result<()> {
     let json = lua.create_table()?;
@@ -23,7 +26,7 @@ pub fn register(lua: &Lua, core: &Table, marks: &Marks) -> mlua::Result<()> {
     let own = marks.clone();
     let encode = lua.create_function(move |lua, (value, options): (Value, Value)| {
         let text = || {
-            let mut text = Vec::new();
+            let mut text = Vec::with_capacity(FIRST_ROOM);
             encode(lua, &own, value, layout(&options)?, &mut text)??;
             Ok(lua.create_string(text)?)
         };

@@ -1,0 +1,43 @@
+-- Run by busted before the specs: after every test its peers are ended and nothing may be left open.
+
+local busted = require("busted")
+local lfs = require("lfs")
+local peers = require("support.peers")
+
+local function descriptors()
+  local count = 0
+  for name in lfs.dir("/proc/self/fd") do
+    if name ~= "." and name ~= ".." then
+      count = count + 1
+    end
+  end
+  return count
+end
+
+local linux = lfs.attributes("/proc/self/fd") ~= nil
+local before
+
+busted.subscribe({ "test", "start" }, function()
+  if linux then
+    collectgarbage()
+    collectgarbage()
+    before = descriptors()
+  end
+  return nil, true
+end)
+
+busted.subscribe({ "test", "end" }, function(element)
+  peers.finish_all()
+  if linux then
+    collectgarbage()
+    collectgarbage()
+    local left = descriptors() - before
+    if left > 0 then
+      io.stderr:write(("%d descriptors left open by: %s\n"):format(left, element.name))
+      os.exit(1)
+    end
+  end
+  return nil, true
+end, { priority = 1 })
+
+return true
