@@ -113,8 +113,8 @@ function commands.test(...)
   for _, word in ipairs { ... } do
     words[#words + 1] = quote(word)
   end
-  local path = "LUA_CPATH=" .. quote("./" .. folder .. "/?.so;;") .. " "
-  run((windows and "" or path) .. table.concat(words, " "))
+  local environment = ("LUA_CPATH=%s TCP_LUA=%s "):format(quote("./" .. folder .. "/?.so;;"), quote(interpreter))
+  run((windows and "" or environment) .. table.concat(words, " "))
 end
 
 local command = commands[arg[1]]

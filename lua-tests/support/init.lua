@@ -32,6 +32,63 @@ function support.misuse(text, fn, ...)
   assert.equal(text, (err:gsub("^[^:]+:%d+: ", "")))
 end
 
+-- The interpreter that runs the specs: tools/rock.lua tells.
+local LUA = os.getenv("TCP_LUA") or "lua"
+
+local function read_all(command)
+  local process = assert(io.popen(command, "r"))
+  local output = process:read("*a")
+  process:close()
+  return output
+end
+
+--- Writes a script into a file that is gone after `use(path)`.
+local function with_script(text, use)
+  local path = os.tmpname()
+  local file = assert(io.open(path, "w"))
+  file:write(text)
+  file:close()
+  local ok, result = pcall(use, path)
+  os.remove(path)
+  if not ok then
+    error(result, 0)
+  end
+  return result
+end
+
+--- Runs a script in an interpreter of its own and gives what it printed, errors included, and ` exit N` if it
+--- failed. `prefix` are words of the shell in front.
+function support.child(script, prefix)
+  return with_script(script, function(path)
+    return read_all(("%s %s %s 2>&1 || echo exit $?"):format(prefix or "", LUA, path))
+  end)
+end
+
+--- The same for a process that is under way: `use` gets its output as a file, and its id.
+function support.with_child(script, use)
+  return with_script(script, function(path)
+    local process = assert(io.popen(("echo $$; exec %s %s 2>&1"):format(LUA, path), "r"))
+    local pid = process:read("*l")
+    local ok, err = pcall(use, process, pid)
+    os.execute("kill -9 " .. pid .. " 2>/dev/null")
+    process:close()
+    if not ok then
+      error(err, 0)
+    end
+  end)
+end
+
+--- Runs a script where the system's resolver asks the name server at `address` and waits for it.
+function support.child_with_nameserver(address, script)
+  return with_script("nameserver " .. address .. "\noptions timeout:30 attempts:1\n", function(path)
+    return support.child(script, "unshare -m sh -c 'mount --bind " .. path .. ' /etc/resolv.conf && exec "$@"\' sh')
+  end)
+end
+
+function support.is_root()
+  return read_all("id -u") == "0\n"
+end
+
 --- Iterates over what a `try_` method gives until nil. For Lua 5.1, too, where an iterator may not wait.
 function support.each(conn, method)
   return function()

@@ -3,23 +3,28 @@
 //!
 //! ```text
 //! peer [--ipv6 | --unix PATH | --silent] ACTION...
+//! peer --silent-dns ADDRESS
 //!
 //! accept         take the next connection        send HEX        write these bytes
 //! repeat N HEX   write these bytes N times       dribble MS HEX  write byte by byte, MS apart
 //! read N         read exactly N bytes            drain           read to the end of the stream
+//! skip N         as read, without telling
 //! echo           send everything back            sleep MS        wait
 //! shutdown       end the sending side            close           close in an orderly way
 //! reset          close with a reset              stall           do nothing until killed
 //! again          from the first action on, for the next connection
 //! ```
 //!
-//! The first line it prints is its port and its process id; `read` and `drain` print what came, in hex after its length.
-//! `--silent` listens in such a way that a connection is neither accepted nor refused.
+//! The first line it prints is its port and its process id; `read` and `drain` print how much came
+//! on a line, and what came as it is.
+//! `--silent` listens in such a way that a connection is neither accepted nor refused; `--silent-dns` takes
+//! questions on UDP port 53 and never answers.
 
 use std::env;
 use std::io::Read;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::process;
 use std::thread;
@@ -40,6 +45,13 @@ fn main() {
         process::exit(3);
     });
     let mut words: Vec<String> = env::args().skip(1).collect();
+    if let [option, address] = &words[..]
+        && option == "--silent-dns"
+    {
+        let _socket = UdpSocket::bind((address.as_str(), 53)).unwrap();
+        println!("53 {}", process::id());
+        stall();
+    }
     let listener = listen(&mut words);
     let mut play = Play { listener, connection: None };
     while play.run(&words) {}
@@ -103,6 +115,10 @@ impl Play {
                     self.connection().read_exact(&mut bytes).unwrap();
                     report(&bytes);
                 }
+                "skip" => {
+                    let count = number(word());
+                    std::io::copy(&mut self.connection().take(count), &mut std::io::sink()).unwrap();
+                }
                 "drain" => {
                     let mut bytes = Vec::new();
                     // A reset ends the stream too; what came before it is reported.
@@ -151,8 +167,8 @@ fn stall() {
 }
 
 fn report(bytes: &[u8]) {
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    println!("{} {hex}", bytes.len());
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", bytes.len()).and_then(|()| out.write_all(bytes)).and_then(|()| out.flush()).unwrap();
 }
 
 fn number(word: &str) -> u64 {

@@ -10,12 +10,6 @@ local function hex(bytes)
   end))
 end
 
-local function unhex(text)
-  return (text:gsub("%x%x", function(digits)
-    return string.char(tonumber(digits, 16))
-  end))
-end
-
 -- Which words of an action are bytes.
 local BYTES = { send = 1, ["repeat"] = 2, dribble = 2 }
 
@@ -48,10 +42,9 @@ end
 
 --- What the peer's `read` or `drain` got, in order; waits for it.
 function Peer:got()
-  local line = assert(self.process:read("*l"), "the peer got nothing")
-  local length, digits = line:match("^(%d+) (%x*)$")
-  local bytes = unhex(digits)
-  assert(#bytes == tonumber(length))
+  local length = assert(tonumber(self.process:read("*l")), "the peer got nothing")
+  local bytes = length == 0 and "" or assert(self.process:read(length))
+  assert(#bytes == length)
   return bytes
 end
 

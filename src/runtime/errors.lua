@@ -58,24 +58,25 @@ function errors.is_error(value, kind)
   return is_error(value) and (kind == nil or rawget(value, "kind") == kind)
 end
 
---- `debug.traceback` that also takes error objects, as message or after a thread.
-function errors.traceback(...)
-  local first, second, third = ...
-  if type(first) == "thread" then
-    if is_error(second) then
-      second = tostring(second)
-    end
-    return debug_traceback and debug_traceback(first, second, third) or second
+--- `debug.traceback` that also takes error objects: `([thread,] [message [, level]])`.
+function errors.traceback(thread, message, level)
+  if type(thread) ~= "thread" then
+    thread, message, level = nil, thread, message
   end
-  if is_error(first) then
-    first = tostring(first)
-  elseif first ~= nil and type(first) ~= "string" and type(first) ~= "number" then
-    return first
+  if is_error(message) then
+    message = tostring(message)
+  elseif message == nil then
+    message = ""
+  elseif type(message) ~= "string" and type(message) ~= "number" then
+    return message
   end
   if not debug_traceback then
-    return first
+    return message
+  elseif thread then
+    -- Lua 5.1 minds a nil at the end.
+    return debug_traceback(thread, message, level or 0)
   end
-  local text = debug_traceback(first, (second or 1) + 1)
+  local text = debug_traceback(message, (level or 1) + 1)
   return text
 end
 

@@ -3,16 +3,18 @@
 //! The system's own resolver (getaddrinfo) knows the hosts file, search domains and whatever else the machine
 //! is set up with, but it blocks. So each look-up has a thread of its own, and the end of a pipe that becomes
 //! readable once the answer is there. Dropping a `Lookup` abandons it: the thread ends when the system
-//! answers, and touches nothing but what it owns.
+//! answers, and keeps nothing of ours open until then.
 
 use std::io;
 use std::io::PipeReader;
+use std::io::PipeWriter;
 use std::net::SocketAddr;
 use std::net::ToSocketAddrs;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
-use std::sync::mpsc;
-use std::sync::mpsc::Receiver;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::thread;
 
 use nix::sys::signal::SigSet;
@@ -20,31 +22,46 @@ use nix::sys::signal::SigmaskHow;
 
 /// A look-up under way.
 pub struct Lookup {
-    answer: Receiver<io::Result<Vec<SocketAddr>>>,
-    /// Its other end is closed after the answer was handed over.
+    shared: Arc<Mutex<Shared>>,
     done: PipeReader,
+}
+
+type Answer = io::Result<Vec<SocketAddr>>;
+
+/// What the thread and its `Lookup` both hold.
+struct Shared {
+    answer: Option<Answer>,
+    /// The other end of `done`: closed once the answer is there, or not wanted any more.
+    wake: Option<PipeWriter>,
 }
 
 impl Lookup {
     pub fn start(name: String, port: u16) -> io::Result<Self> {
-        let (sender, answer) = mpsc::channel();
-        let (done, writer) = io::pipe()?;
+        let (done, wake) = io::pipe()?;
+        let shared = Arc::new(Mutex::new(Shared { answer: None, wake: Some(wake) }));
+        let own = Arc::clone(&shared);
         let look_up = move || {
-            let addresses = (name.as_str(), port).to_socket_addrs().map(Iterator::collect);
-            // Nobody may be waiting any more; then the answer is not wanted.
-            let _ = sender.send(addresses);
-            drop(writer);
+            let answer = (name.as_str(), port).to_socket_addrs().map(Iterator::collect);
+            let mut shared = own.lock().unwrap_or_else(PoisonError::into_inner);
+            shared.answer = Some(answer);
+            shared.wake = None;
         };
         // The thread inherits a mask with every signal blocked: Ctrl-C belongs to the interpreter's thread.
         let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
         let spawned = thread::Builder::new().name("tcp-resolver".into()).spawn(look_up);
         mask.thread_set_mask()?;
-        spawned.map(|_| Self { answer, done })
+        spawned.map(|_| Self { shared, done })
     }
 
     /// The answer, once it is there.
-    pub fn poll(&self) -> Option<io::Result<Vec<SocketAddr>>> {
-        self.answer.try_recv().ok()
+    pub fn poll(&self) -> Option<Answer> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner).answer.take()
+    }
+}
+
+impl Drop for Lookup {
+    fn drop(&mut self) {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner).wake = None;
     }
 }
 

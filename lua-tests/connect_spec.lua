@@ -1,0 +1,158 @@
+local tcp = require("tcp.core")
+local peers = require("support.peers")
+local support = require("support")
+
+local fails = support.fails
+
+-- A label of more than 63 bytes: the resolver refuses it without asking anybody.
+local UNKNOWN = ("x"):rep(64)
+
+--- A port of 127.0.0.1 where nobody listens.
+local function refusing_port()
+  local peer = peers.start("accept")
+  peer:finish()
+  return peer.port
+end
+
+local function echoes(conn)
+  conn:write("ping")
+  assert.equal("ping", conn:read(4))
+  conn:close()
+end
+
+describe("connect", function()
+  it("takes names, literals and brackets", function()
+    for _, host in ipairs { "localhost", "127.0.0.1" } do
+      echoes(tcp.connect(host, peers.start("accept", "echo").port))
+    end
+    for _, host in ipairs { "::1", "[::1]" } do
+      local peer = peers.start("--ipv6", "accept", "echo")
+      local conn = tcp.connect(host, peer.port)
+      assert.equal("[::1]:" .. peer.port, conn:remote_addr())
+      assert.equal(host, conn:host())
+      echoes(conn)
+    end
+  end)
+
+  it("takes the port as Lua's functions take numbers", function()
+    local peer = peers.start("accept", "echo")
+    echoes(tcp.connect("127.0.0.1", tostring(peer.port)))
+    peer = peers.start("accept", "echo")
+    echoes(tcp.connect("127.0.0.1", peer.port + 0.0, "5"))
+  end)
+
+  it("takes unix sockets, which have no port", function()
+    local path = os.tmpname()
+    os.remove(path)
+    peers.start("--unix", path, "accept", "echo")
+    local conn = tcp.connect("unix:" .. path)
+    assert.equal("unix:" .. path, conn:host())
+    assert.equal("unix:" .. path, conn:remote_addr())
+    assert.equal("unix:", conn:local_addr())
+    assert.is_nil(conn:port())
+    assert.is_nil(conn:local_port())
+    assert.equal("Connection (unix:" .. path .. ")", tostring(conn))
+    echoes(conn)
+    os.remove(path)
+  end)
+
+  it("to a unix path where nobody listens is refused", function()
+    local err = fails("refused", tcp.try_connect("unix:/no/such/socket"))
+    assert.equal("connect unix:/no/such/socket: no such file or directory", tostring(err))
+  end)
+
+  it("is refused where nobody listens", function()
+    local port = refusing_port()
+    local err = fails("refused", tcp.try_connect("127.0.0.1", port))
+    assert.equal("connect", err.op)
+    assert.equal("127.0.0.1:" .. port, err.peer)
+    assert.equal("connect", err.stage)
+    assert.equal("connection refused", err.message)
+    assert.is_number(err.errno)
+    err = fails("refused", tcp.try_connect("localhost", port))
+    assert.equal("localhost:" .. port, err.peer)
+  end)
+
+  it("fails with resolve for an unknown name", function()
+    local err = fails("resolve", tcp.try_connect(UNKNOWN, 80))
+    assert.equal("resolve", err.stage)
+    assert.equal(UNKNOWN .. ":80", err.peer)
+    assert.matches("^the name cannot be resolved %(", err.message)
+  end)
+
+  it("times out where nobody answers, within its time, and says at which stage", function()
+    local peer = peers.start("--silent")
+    for _, third in ipairs { 0.3, { timeout = 0.3 } } do
+      local began = tcp.now()
+      local err = fails("timeout", tcp.try_connect(peer.host, peer.port, third))
+      local taken = tcp.now() - began
+      assert.is_true(taken >= 0.3 and taken < 1.5, "took " .. taken)
+      assert.equal("connect", err.stage)
+      assert.equal("timed out while connecting", err.message)
+    end
+  end)
+
+  it("counts resolving into its time, and stays able to do other things", function()
+    if not support.is_root() then
+      return pending("a resolver that never answers can be set up by root only")
+    end
+    local address = "127.99.99.99"
+    peers.start("--silent-dns", address)
+    local output = support.child_with_nameserver(address, [[
+      local tcp = require("tcp.core")
+      local began = tcp.now()
+      local _, err = tcp.try_connect("slow.example", 80, 0.3)
+      local taken = tcp.now() - began
+      print(err.kind, err.stage, err, taken >= 0.3 and taken < 2)
+    ]])
+    assert.equal("timeout\tresolve\tconnect slow.example:80: timed out while resolving the name\ttrue\n", output)
+  end)
+
+  it("can be bound to a local address, with or without a port", function()
+    local conn = tcp.connect("127.0.0.1", peers.start("accept", "echo").port, { bind = "127.0.0.9" })
+    assert.equal("127.0.0.9", conn:local_host())
+    echoes(conn)
+    conn = tcp.connect("localhost", peers.start("accept", "echo").port, { bind = "127.0.0.8:0" })
+    assert.equal("127.0.0.8", conn:local_host())
+    echoes(conn)
+    local err = fails("resolve", tcp.try_connect("127.0.0.1", 80, { bind = "::1" }))
+    assert.equal("the host has no address of the family of 'bind'", err.message)
+    fails("system", tcp.try_connect("127.0.0.1", 80, { bind = "192.0.2.1" }))
+  end)
+
+  it("keeps to the family asked for", function()
+    fails("resolve", tcp.try_connect("127.0.0.1", 80, { family = "ipv6" }))
+    local conn = tcp.connect("localhost", peers.start("accept", "echo").port, { family = "ipv4" })
+    assert.equal("127.0.0.1", conn:remote_addr():match("^[^:]+"))
+    echoes(conn)
+  end)
+
+  it("waits for its caller in a coroutine, too", function()
+    local peer = peers.start("accept", { "sleep", 20 }, { "send", "hello\n" }, "close")
+    local line = coroutine.wrap(function()
+      local conn = tcp.connect("localhost", peer.port)
+      local line = conn:read_line()
+      conn:close()
+      return line
+    end)()
+    assert.equal("hello", line)
+  end)
+
+  it("tries a unix socket again while its backlog is full", function()
+    local path = os.tmpname()
+    os.remove(path)
+    peers.start("--unix", path, { "sleep", 200 }, "accept", "echo")
+    echoes(tcp.connect("unix:" .. path))
+    os.remove(path)
+  end)
+
+  it("leaves no descriptor behind when it fails", function()
+    -- The helper counts them after each test; here many fail in every way.
+    local silent, port = peers.start("--silent"), refusing_port()
+    for _ = 1, 20 do
+      fails("refused", tcp.try_connect("127.0.0.1", port))
+      fails("timeout", tcp.try_connect(silent.host, silent.port, 0.001))
+      fails("resolve", tcp.try_connect(UNKNOWN, 1))
+    end
+  end)
+end)
