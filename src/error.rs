@@ -166,9 +166,9 @@ impl Kind {
         match kind {
             io::ErrorKind::AddrInUse => Kind::AddressInUse,
             io::ErrorKind::ConnectionRefused => Kind::Refused,
-            io::ErrorKind::BrokenPipe
-            | io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset => Kind::Reset,
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset => {
+                Kind::Reset
+            }
             io::ErrorKind::HostUnreachable
             | io::ErrorKind::NetworkDown
             | io::ErrorKind::NetworkUnreachable => Kind::Unreachable,

@@ -20,6 +20,13 @@
 //! `--silent` listens in such a way that a connection is neither accepted nor refused; `--silent-dns` takes
 //! questions on UDP port 53 and never answers.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a spec's script that cannot be played has to end loudly"
+)]
+
 use std::env;
 use std::io::Read;
 use std::io::Write;

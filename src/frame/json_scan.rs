@@ -22,14 +22,9 @@ enum State {
     #[default]
     Before,
     /// Inside `depth` brackets, outside strings.
-    Nested {
-        depth: usize,
-    },
+    Nested { depth: usize },
     /// Inside a string, itself inside `depth` brackets.
-    Quoted {
-        depth: usize,
-        escaped: bool,
-    },
+    Quoted { depth: usize, escaped: bool },
     /// A number or a word: up to white space, a bracket, a comma or the end.
     Bare,
 }

@@ -83,11 +83,16 @@ impl Fault {
     }
 }
 
+/// A key as text, and the number that it is if it is one.
+type Name = (Vec<u8>, Option<i64>);
+
 /// What a table's keys are, in all.
 enum Shape {
     Empty,
     /// Keys 1 to `length`, with holes perhaps, in any order.
-    List { length: usize },
+    List {
+        length: usize,
+    },
     /// A list that has been written already.
     Written,
     /// Names, as far as was looked: the first key is one.
@@ -268,8 +273,8 @@ impl Encoder<'_> {
         Ok(())
     }
 
-    /// The keys as text, sorted, each with the number that it is if it is one.
-    fn names(&mut self, table: usize) -> Result<Vec<(Vec<u8>, Option<i64>)>, Box<Fault>> {
+    /// The keys, sorted as text.
+    fn names(&mut self, table: usize) -> Result<Vec<Name>, Box<Fault>> {
         let key = self.stack.top() + 1;
         let mut names = Vec::new();
         self.stack.push_nil();

@@ -58,7 +58,9 @@ fn parse(lua: &Lua, host: &Value, port: &Value, options: &Value) -> Result<dial:
     let host = Host::parse(&name).map_err(|problem| place.misuse(problem))?;
     let port = match (&host, port) {
         (Host::Unix(_), Value::Nil) => 0,
-        (Host::Unix(_), port) => return Err(Place::Argument(2).expected("nil (a unix path has no port)", port)),
+        (Host::Unix(_), port) => {
+            return Err(Place::Argument(2).expected("nil (a unix path has no port)", port));
+        }
         (_, port) => port_number(lua, port)?,
     };
     let options = options::connect(lua, Place::Argument(3), options)?;

@@ -112,7 +112,12 @@ fn read_packet(it: &mut Connection, call: &Call<'_>, last: bool) -> Outcome<Opti
     optional(it.read_packet(last, |bytes| string(call, bytes))?)
 }
 
-fn read_json_packet(it: &mut Connection, call: &Call<'_>, marks: &Marks, last: bool) -> Outcome<Option<Value>> {
+fn read_json_packet(
+    it: &mut Connection,
+    call: &Call<'_>,
+    marks: &Marks,
+    last: bool,
+) -> Outcome<Option<Value>> {
     decoded(it.read_packet(last, |text| json::decode::decode(call.lua, marks, text))?)
 }
 

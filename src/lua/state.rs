@@ -165,34 +165,35 @@ fn set_option(lua: &Lua, it: &mut Connection, name: &'static str, value: &Value)
         return Ok(());
     }
     let place = Place::Option(name);
-    // What is wrong with the value is told before the connection is looked at.
-    let set: Box<dyn Fn(&Socket) -> std::io::Result<()>> = match name {
+    // What is wrong with the value is told before what is wrong with the connection.
+    let socket = it.net.socket();
+    let set = match name {
         "nodelay" => {
             let on = place.boolean(value)?;
-            Box::new(move |socket| socket.set_nodelay(on))
+            socket?.set_nodelay(on)
         }
         "keepalive" => {
             let keepalive = options::keepalive(lua, place, value)?;
-            Box::new(move |socket| socket.set_keepalive(keepalive))
+            socket?.set_keepalive(keepalive)
         }
         "linger" => {
             let time = off_or_seconds(lua, place, value)?;
-            Box::new(move |socket| socket.set_linger(time))
+            socket?.set_linger(time)
         }
         "user_timeout" => {
             let time = off_or_seconds(lua, place, value)?;
-            Box::new(move |socket| socket.set_user_timeout(time))
+            socket?.set_user_timeout(time)
         }
         "recv_buffer" => {
             let bytes = place.size(lua, value, 1)?;
-            Box::new(move |socket| socket.set_recv_buffer(bytes))
+            socket?.set_recv_buffer(bytes)
         }
         _ => {
             let bytes = place.size(lua, value, 1)?;
-            Box::new(move |socket| socket.set_send_buffer(bytes))
+            socket?.set_send_buffer(bytes)
         }
     };
-    set(it.net.socket()?).map_err(|error| Error::from_io(&error).into())
+    set.map_err(|error| Error::from_io(&error).into())
 }
 
 /// `false` switches off.

@@ -35,6 +35,9 @@ const EARLY: Integer = 2;
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
+    // Raw: the script may have taken it away, and forbidden globals that are not there.
+    core.raw_set("debug", lua.globals().raw_get::<Value>("debug")?)?;
+    core.raw_set("hooks_are_shared", cfg!(feature = "luajit"))?;
     LazyLock::force(&EPOCH);
     core.raw_set("now", lua.create_function(|_, ()| Ok(EPOCH.elapsed().as_secs_f64()))?)?;
     core.raw_set("block", lua.create_function(block)?)?;

@@ -152,7 +152,9 @@ fn send_some(lua: &Lua, (it, data, first): (Receiver, Value, Value)) -> mlua::Re
         };
         let Some(rest) = bytes.get(first - 1..) else {
             let length = bytes.len();
-            return Err(Place::Argument(2).misuse(format!("{first} is past the end of {length} bytes")).into());
+            return Err(Place::Argument(2)
+                .misuse(format!("{first} is past the end of {length} bytes"))
+                .into());
         };
         it.net.send_some(rest).map_err(Failure::World)
     })();

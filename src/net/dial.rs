@@ -283,21 +283,14 @@ fn unresolved(error: &io::Error) -> Error {
 mod tests {
     use std::net::TcpListener;
 
+    use socket2::Domain;
+    use socket2::Type;
+
     use super::*;
     use crate::sys::poller;
 
     fn dial(name: &str, port: u16, options: ConnectOptions) -> Result<Connection, Error> {
-        let mut dial = Dial::new(name, Host::parse(name).unwrap(), port, options, Instant::now());
-        loop {
-            if let Some(connection) = dial.step(Instant::now())? {
-                return Ok(connection);
-            }
-            let until = dial.deadline().earliest(dial.wake(Instant::now()));
-            poller::wait(&dial.sources(), until).unwrap();
-            if dial.deadline().passed(Instant::now()) {
-                return Err(dial.expire());
-            }
-        }
+        finish(Dial::new(name, Host::parse(name).unwrap(), port, options, Instant::now()))
     }
 
     fn race(addresses: &[SocketAddr], timeout: u64) -> Result<Connection, Error> {
@@ -305,6 +298,10 @@ mod tests {
         let now = Instant::now();
         let mut dial = Dial::new("test", Host::Name("test".into()), 1, options, now);
         dial.state = dial.race(addresses.to_vec(), now).unwrap();
+        finish(dial)
+    }
+
+    fn finish(mut dial: Dial) -> Result<Connection, Error> {
         loop {
             if let Some(connection) = dial.step(Instant::now())? {
                 return Ok(connection);
@@ -318,27 +315,29 @@ mod tests {
     }
 
     /// A listener whose backlog is full: further attempts are neither accepted nor refused.
-    struct Silent(socket2::Socket, Vec<socket2::Socket>);
+    struct Silent {
+        listener: socket2::Socket,
+        _crowd: Vec<socket2::Socket>,
+    }
 
     impl Silent {
         fn new() -> Self {
-            let socket =
-                socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-            socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-            socket.listen(0).unwrap();
-            let address = socket.local_addr().unwrap();
+            let socket = || socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            let listener = socket();
+            listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+            listener.listen(0).unwrap();
+            let address = listener.local_addr().unwrap();
             let fill = |_| {
-                let client =
-                    socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+                let client = socket();
                 client.set_nonblocking(true).unwrap();
                 let _ = client.connect(&address);
                 client
             };
-            Self(socket, (0..4).map(fill).collect())
+            Self { listener, _crowd: (0..4).map(fill).collect() }
         }
 
         fn address(&self) -> SocketAddr {
-            self.0.local_addr().unwrap().as_socket().unwrap()
+            self.listener.local_addr().unwrap().as_socket().unwrap()
         }
     }
 

@@ -192,7 +192,7 @@ impl Connection {
             let input = it.buffer.bytes();
             let Some(length) = packet::payload_length(input, endian, max)? else { return Ok(None) };
             let whole = packet::HEADER + length;
-            Ok((input.len() >= whole).then(|| Found { part: packet::HEADER..whole, whole }))
+            Ok((input.len() >= whole).then_some(Found { part: packet::HEADER..whole, whole }))
         };
         let at_end = |it: &mut Self| match it.buffer.len() {
             0 if last => AtEnd::Nothing,
@@ -203,11 +203,7 @@ impl Connection {
     }
 
     /// Up to `count` bytes that stay; waits for one at most. `None` at the end of the stream.
-    pub fn peek<R>(
-        &mut self,
-        count: usize,
-        look: impl FnOnce(&[u8]) -> R,
-    ) -> Result<Step<Option<R>>, Error> {
+    pub fn peek<R>(&mut self, count: usize, look: impl FnOnce(&[u8]) -> R) -> Result<Step<Option<R>>, Error> {
         let stream = self.stream.as_mut().ok_or_else(Error::closed_here)?;
         if self.buffer.len() < count {
             match stream.fill(&mut self.buffer, count.min(STRIDE)) {

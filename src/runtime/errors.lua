@@ -2,7 +2,7 @@
 
 local core = ...
 
-local debug_traceback = debug and debug.traceback
+local debug_traceback = core.debug and core.debug.traceback
 local error, getmetatable, rawget, tostring, type =
   error, getmetatable, rawget, tostring, type
 local where, check_kind = core.where, core.check_kind

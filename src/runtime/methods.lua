@@ -23,14 +23,14 @@ local function failed(name, signal, detail)
 end
 
 --- Goes on with a step that did not succeed at once. `op` is the operation's name in errors.
-local function settle(name, op, step, self, a, b, c, signal, detail, renews)
+local function settle(name, op, step, self, a, b, c, signal, detail)
   local expiry = detail
   while type(signal) == "number" do
     local err = wait_or_error(self, signal, expiry, op)
     if err then
       return nil, err
     end
-    local value
+    local value, renews
     value, signal, detail, renews = step(self, a, b, c)
     if signal == nil then
       return value
@@ -46,12 +46,12 @@ local function define(target, name, step)
   local try_name = "try_" .. name
 
   target[name] = function(self, a, b, c)
-    local value, signal, detail, renews = step(self, a, b, c)
+    local value, signal, detail = step(self, a, b, c)
     if signal == nil then
       return value
     end
     local err
-    value, err = settle(name, name, step, self, a, b, c, signal, detail, renews)
+    value, err = settle(name, name, step, self, a, b, c, signal, detail)
     if err ~= nil then
       return raise(err)
     end
@@ -59,11 +59,11 @@ local function define(target, name, step)
   end
 
   target[try_name] = function(self, a, b, c)
-    local value, signal, detail, renews = step(self, a, b, c)
+    local value, signal, detail = step(self, a, b, c)
     if signal == nil then
       return value
     end
-    return settle(try_name, name, step, self, a, b, c, signal, detail, renews)
+    return settle(try_name, name, step, self, a, b, c, signal, detail)
   end
 end
 

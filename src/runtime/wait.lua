@@ -2,9 +2,10 @@
 
 local core, errors = ...
 
+local debug = core.debug
 local coroutine_running, error = coroutine.running, error
 local gethook, sethook = debug and debug.gethook, debug and debug.sethook
-local jit = jit
+local hooks_are_shared = core.hooks_are_shared
 local block, current_thread, timed_out = core.block, core.current_thread, core.timed_out
 local READY, TIMED_OUT = 0, 1
 
@@ -27,11 +28,11 @@ local function is_main()
   return main
 end
 
--- After Ctrl-C an interpreter sets a hook that fires at the next instruction, but on its main thread only. (On
--- LuaJIT hooks belong to all threads.) In a coroutine the wait has to raise what the hook would have raised.
+-- After Ctrl-C an interpreter sets a hook that fires at the next instruction, but on its main thread only, unless
+-- hooks belong to all threads, as on LuaJIT. In a coroutine the wait has to raise what the hook would have raised.
 -- An interpreter's hook counts single instructions; debuggers and coverage tools count more, or lines.
 local function interrupted()
-  if jit or is_main() or not main_thread or not gethook then
+  if hooks_are_shared or is_main() or not main_thread or not gethook then
     return false
   end
   local hook, mask, count = gethook(main_thread)

@@ -1,0 +1,36 @@
+# What a newcomer types. Everything else is in tools/.
+
+LUAS = lua5.1 lua5.2 lua5.3 lua5.4 luajit
+
+.PHONY: all demo test lint clean setup setup-demo bench-json
+
+all: demo
+
+# Builds the module, installs it with LuaRocks into a tree of its own, and runs its main job.
+demo: setup-demo
+	tools/demo.sh
+
+# Every test on every interpreter, then the rock and the examples.
+test: setup
+	tools/test.sh $(LUAS)
+
+lint: setup
+	cargo fmt --check
+	cargo clippy --release --locked --all-targets -- -D warnings
+	cargo clippy --release --locked --all-targets --features lua54 -- -D warnings
+	luacheck -q .
+
+# JSON against lua-cjson, the two in turn.
+bench-json: setup
+	tools/bench-json.sh
+
+# Installs what is missing, or says what it is.
+setup:
+	tools/setup.sh test $(LUAS)
+
+setup-demo:
+	tools/setup.sh demo
+
+clean:
+	cargo clean
+	rm -rf build lua-tests/lua55/target

@@ -1,0 +1,30 @@
+-- The module on Lua 5.5: the main job once, against the scripted peer.
+
+assert(_VERSION == "Lua 5.5", _VERSION)
+package.cpath = "build/lua55/?.so"
+package.path = "lua-tests/?.lua"
+
+local tcp = require("tcp")
+local peers = require("support.peers")
+
+assert(tcp == require("tcp.core") and connect == tcp.connect)
+
+local peer = peers.start("accept", { "send", "hello\r\n\0\0\0\7[1,2.0]" }, "drain")
+do
+  local conn <close> = tcp.connect(peer.host, peer.port)
+  assert(conn:read_line() == "hello")
+  local value = conn:read_json_packet()
+  assert(math.type(value[1]) == "integer" and math.type(value[2]) == "float")
+  conn:write_json_packet({ command = "update" })
+  conn:shutdown("send")
+  local _, err = conn:try_read_line()
+  assert(tcp.is_error(err, "closed"))
+end
+assert(peer:got() == '\0\0\0\20{"command":"update"}')
+
+local ok, err = pcall(tcp.connect, peer.host, 70000)
+assert(not ok and err:find("^lua%-tests/lua55/smoke%.lua:%d+: bad argument #2 to 'connect'"), err)
+local refused = select(2, pcall(tcp.connect, "127.0.0.1", 1))
+assert(("failed: " .. refused):find("connection refused$"), refused)
+peers.finish_all()
+print("Lua 5.5 is fine")

@@ -1,0 +1,72 @@
+#!/bin/sh
+# Makes sure that everything a Makefile target needs is there: installs it with apt where it can, and says
+# exactly what to install where it cannot.
+#
+# Usage: tools/setup.sh demo | tools/setup.sh test INTERPRETER...
+set -eu
+
+purpose=$1
+shift
+packages=
+commands=
+
+# need COMMAND PACKAGE: the package is wanted if the command is not there.
+need() {
+  if ! command -v "$1" >/dev/null 2>&1 && ! [ -x "/usr/sbin/$1" ]; then
+    packages="$packages $2"
+    commands="$commands $1"
+  fi
+}
+
+need cc gcc
+need luarocks luarocks
+case $purpose in
+demo)
+  # LuaRocks brings an interpreter; the demo runs on the one that LuaRocks builds for.
+  need lua5.4 lua5.4
+  ;;
+test)
+  for lua in "$@"; do
+    need "$lua" "$lua"
+  done
+  need busted lua-busted
+  need luacheck lua-check
+  need redis-server redis-server
+  need nginx nginx-light
+  need memcached memcached
+  need valgrind valgrind
+  for version in 5.1 5.4; do
+    [ -e "/usr/lib/$(uname -m)-linux-gnu/lua/$version/cjson.so" ] || { need "lua-cjson-$version" lua-cjson; break; }
+  done
+  # The headers of the Luas: the module does without, LuaRocks on some systems does not.
+  for version in 5.1 5.2 5.3 5.4; do
+    [ -e "/usr/include/lua$version/lua.h" ] || need "lua$version/lua.h" "liblua$version-dev"
+  done
+  ;;
+esac
+
+if ! command -v cargo >/dev/null 2>&1; then
+  echo "tcp: cargo is missing: install a Rust toolchain (1.88 or later)" >&2
+  exit 1
+fi
+[ -n "$packages" ] || exit 0
+
+# Debian's name of Lua 5.1's headers has a -0 in it.
+packages=$(echo "$packages" | sed 's/liblua5\.1-dev/liblua5.1-0-dev/')
+if command -v apt-get >/dev/null 2>&1; then
+  as_root=
+  [ "$(id -u)" = 0 ] || as_root="sudo -n"
+  if [ -z "$as_root" ] || sudo -n true 2>/dev/null; then
+    echo "tcp: installing$packages"
+    # A service that a package brings is not wanted: the tests start their own.
+    export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
+    # shellcheck disable=SC2086
+    { $as_root apt-get update -qq && $as_root apt-get install -y -qq --no-install-recommends $packages; } \
+      >/tmp/tcp-setup.$$ 2>&1 || { cat /tmp/tcp-setup.$$ >&2; rm -f /tmp/tcp-setup.$$; exit 1; }
+    rm -f /tmp/tcp-setup.$$
+    exit 0
+  fi
+fi
+echo "tcp: missing:$commands" >&2
+echo "tcp: install these packages and try again: apt-get install$packages" >&2
+exit 1
