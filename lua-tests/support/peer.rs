@@ -43,7 +43,7 @@ use socket2::Socket;
 use socket2::Type;
 
 /// Nothing a spec starts outlives it for long.
-const LIFE: Duration = Duration::from_secs(120);
+const LIFE: Duration = Duration::from_secs(60);
 
 fn main() {
     thread::spawn(|| {
