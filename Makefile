@@ -16,6 +16,7 @@ test: setup
 
 lint: setup
 	cargo fmt --check
+	cargo fmt --check --manifest-path lua-tests/lua55/Cargo.toml
 	cargo clippy --release --locked --all-targets -- -D warnings
 	cargo clippy --release --locked --all-targets --features lua54 -- -D warnings
 	luacheck -q .

@@ -108,6 +108,40 @@ describe("connect", function()
     assert.equal("timeout\tresolve\tconnect slow.example:80: timed out while resolving the name\ttrue\n", output)
   end)
 
+  it("fails with unreachable where there is no route", function()
+    if not support.is_root() then
+      return pending("a network without routes can be set up by root only")
+    end
+    -- In a network namespace of its own even the loopback interface is down.
+    assert.equal("unreachable\tconnect\tconnect 127.0.0.1:80: network is unreachable\n", support.child([[
+      local _, err = require("tcp").try_connect("127.0.0.1", 80)
+      print(err.kind, err.stage, err)
+    ]], "unshare -n"))
+  end)
+
+  it("fails with system when descriptors run out, and works again when there are some", function()
+    local peer = peers.start("accept", "again")
+    assert.equal("system\ttoo many open files\nsystem\tresolve\nconnected\n", support.child(([[
+      local tcp = require("tcp")
+      local held = {}
+      while true do
+        local conn, err = tcp.try_connect("127.0.0.1", %d)
+        held[#held + 1] = conn
+        if err then
+          print(err.kind, err.message)
+          break
+        end
+      end
+      local _, err = tcp.try_connect("localhost", %d)
+      print(err.kind, err.stage)
+      table.remove(held):close()
+      table.remove(held):close()
+      if tcp.connect("127.0.0.1", %d) then
+        print("connected")
+      end
+    ]]):format(peer.port, peer.port, peer.port), "ulimit -n 30;"))
+  end)
+
   it("can be bound to a local address, with or without a port", function()
     local conn = tcp.connect("127.0.0.1", peers.start("accept", "echo").port, { bind = "127.0.0.9" })
     assert.equal("127.0.0.9", conn:local_host())

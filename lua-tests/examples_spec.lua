@@ -25,8 +25,8 @@ describe("the example", function()
 
   it("http_get asks for a page with the legacy globals", function()
     local request = "GET /index HTTP/1.0\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
-    local peer = peers.start("accept", { "read", #request }, { "send", "HTTP/1.0 200 All fine\r\nA: b\r\n\r\n<p>hello</p>" },
-      "close")
+    local answer = "HTTP/1.0 200 All fine\r\nA: b\r\n\r\n<p>hello</p>"
+    local peer = peers.start("accept", { "read", #request }, { "send", answer }, "close")
     assert.equal("HTTP 1.0, status 200 (All fine), 12 bytes\n", run("http_get.lua", peer.host, peer.port, "/index"))
     assert.equal(request, peer:got())
   end)

@@ -147,7 +147,7 @@ pub fn each_option(
 fn unknown_option(name: &str, known: &[&str]) -> Misuse {
     Place::Option(name).misuse(match nearest(name, known) {
         Some(meant) => format!("did you mean '{meant}'?"),
-        None => format!("unknown; there is {}", known.join(", ")),
+        None => format!("unknown; known are {}", known.join(", ")),
     })
 }
 

@@ -56,7 +56,7 @@ pub fn register(lua: &Lua, core: &Table, marks: &Marks) -> mlua::Result<()> {
         read_json_packet(it, call, &own, false)
     })?;
     reading(lua, &methods, "peek", "peek", |it, call, _| {
-        let count = call.size(1, 1)?;
+        let count = call.size(1, 0)?;
         optional(it.peek(count, |bytes| string(call, bytes))?)
     })?;
     core.raw_set("reading", methods)?;

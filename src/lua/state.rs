@@ -154,7 +154,7 @@ fn option_name(lua: &Lua, name: &Value) -> Result<&'static str, Misuse> {
     OPTIONS.iter().find(|known| **known == name).copied().ok_or_else(|| {
         let hint = match nearest(&name, &OPTIONS) {
             Some(meant) => format!("did you mean '{meant}'?"),
-            None => format!("there is {}", OPTIONS.join(", ")),
+            None => format!("known are {}", OPTIONS.join(", ")),
         };
         place.misuse(format!("unknown option '{name}'; {hint}"))
     })

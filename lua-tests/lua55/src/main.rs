@@ -1,9 +1,38 @@
-//! Runs lua-tests/lua55/smoke.lua on Lua 5.5.
+//! Runs lua-tests/lua55/smoke.lua on Lua 5.5: once alone, then in several states on threads of their own, and
+//! then in states that are closed, and unload the module, while look-ups of theirs are under way.
+
+use std::thread;
 
 use mlua::Lua;
 
-fn main() -> mlua::Result<()> {
+const SMOKE: &str = include_str!("../smoke.lua");
+
+/// A look-up that is given up at once; its thread outlives the state.
+const ABANDON: &str = r#"
+    package.cpath = "build/lua55/?.so"
+    local tcp = require("tcp")
+    for _ = 1, 5 do
+        tcp.try_connect(("x"):rep(64), 80, 0)
+    end
+"#;
+
+fn main() -> Result<(), String> {
+    run(SMOKE)?;
+    println!("one state is fine");
+
+    let states: Vec<_> = (0..4).map(|_| thread::spawn(|| (0..5).try_for_each(|_| run(SMOKE)))).collect();
+    for state in states {
+        state.join().expect("no state panics")?;
+    }
+    println!("states on threads of their own do not meet");
+
+    (0..200).try_for_each(|_| run(ABANDON))?;
+    println!("states can be closed with look-ups under way");
+    Ok(())
+}
+
+fn run(script: &str) -> Result<(), String> {
     // SAFETY: loading the module under test, a shared library, is what this program is for.
     let lua = unsafe { Lua::unsafe_new() };
-    lua.load(include_str!("../smoke.lua")).set_name("@lua-tests/lua55/smoke.lua").exec()
+    lua.load(script).set_name("@lua-tests/lua55/smoke.lua").exec().map_err(|error| error.to_string())
 }

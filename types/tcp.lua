@@ -1,0 +1,390 @@
+---@meta tcp
+-- Annotations for lua-language-server: add this folder to `workspace.library`. Nothing here is run.
+
+---@class tcp
+---@field _VERSION string
+---@field null lightuserdata JSON's null
+---@field json tcp.json
+local tcp = {}
+
+---@alias tcp.kind
+---| "address_in_use"
+---| "busy"
+---| "cancelled"
+---| "certificate"
+---| "closed"
+---| "denied"
+---| "json"
+---| "refused"
+---| "reset"
+---| "resolve"
+---| "system"
+---| "timeout"
+---| "tls"
+---| "too_large"
+---| "truncated"
+---| "unreachable"
+
+---@class tcp.Error
+---@field kind tcp.kind
+---@field message string text for people, not covered by the version number
+---@field op string
+---@field peer? string
+---@field stage? "resolve"|"connect"
+---@field errno? integer
+---@field data? string malformed input, which is consumed
+---@field written? integer bytes that a failed write had sent
+---@field where? string position of the script's call, on a raised object
+---@operator concat(string): string
+
+---@class tcp.ConnectOptions
+---@field timeout? number seconds for resolving and connecting, 5
+---@field read_timeout? number seconds for one operation
+---@field write_timeout? number seconds for one operation
+---@field nodelay? boolean true
+---@field keepalive? boolean|number true, or idle seconds
+---@field bind? string "ip" or "ip:port"
+---@field family? "any"|"ipv4"|"ipv6"
+---@field newline? string "\r\n"
+---@field max_line? integer 1048576
+---@field max_packet? integer 512000
+---@field max_json? integer 67108864
+---@field packet_endian? "big"|"little"
+
+---@class tcp.CallOptions
+---@field timeout? number seconds, for this call only
+
+---@param host string name, address, or "unix:/path"
+---@param port? integer nil for a unix path
+---@param timeout_or_options? number|tcp.ConnectOptions
+---@return tcp.Connection
+function tcp.connect(host, port, timeout_or_options) end
+
+---@param host string
+---@param port? integer
+---@param timeout_or_options? number|tcp.ConnectOptions
+---@return tcp.Connection?, tcp.Error?
+function tcp.try_connect(host, port, timeout_or_options) end
+
+---@param value any
+---@param kind? tcp.kind
+---@return boolean
+function tcp.is_error(value, kind) end
+
+--- `debug.traceback` that also takes error objects: `xpcall(main, tcp.traceback)`.
+---@param message? any
+---@param level? integer
+---@return string
+---@overload fun(thread: thread, message?: any, level?: integer): string
+function tcp.traceback(message, level) end
+
+--- Monotonic seconds.
+---@return number
+function tcp.now() end
+
+---@param seconds number
+function tcp.sleep(seconds) end
+
+--- Legacy: writes to the connection that was opened last.
+---@param data string
+function tcp.send(data) end
+
+--- Legacy: at most 8192 bytes from the connection that was opened last, "" at the end.
+---@return string
+function tcp.recv() end
+
+---@class tcp.json
+---@field null lightuserdata
+---@field array_mt table
+tcp.json = {}
+
+---@param value any
+---@param options? { pretty?: boolean }
+---@return string
+function tcp.json.encode(value, options) end
+
+---@param value any
+---@param options? { pretty?: boolean }
+---@return string?, tcp.Error?
+function tcp.json.try_encode(value, options) end
+
+---@param text string
+---@return any
+function tcp.json.decode(text) end
+
+---@param text string
+---@return any, tcp.Error?
+function tcp.json.try_decode(text) end
+
+--- Marks `t` as an array, so that it is `[]` when empty.
+---@generic T: table
+---@param t T
+---@return T
+function tcp.json.array(t) end
+
+--- Marks `t` as an object; its integer keys become strings.
+---@generic T: table
+---@param t T
+---@return T
+function tcp.json.object(t) end
+
+---@alias tcp.data string|number|string[]|integer[]
+
+---@class tcp.Connection
+---@overload fun(): string?
+local Connection = {}
+
+---@param n integer
+---@param options? tcp.CallOptions
+---@return string
+function Connection:read(n, options) end
+
+---@return string?, tcp.Error?
+function Connection:try_read(n, options) end
+
+---@param n integer
+---@param options? tcp.CallOptions
+---@return integer[]
+function Connection:read_bytes(n, options) end
+
+---@return integer[]?, tcp.Error?
+function Connection:try_read_bytes(n, options) end
+
+---@param max? integer 8192
+---@param options? tcp.CallOptions
+---@return string? nil at the end of the stream
+function Connection:recv(max, options) end
+
+---@return string?, tcp.Error?
+function Connection:try_recv(max, options) end
+
+---@param format? "l"|"L"
+---@param options? tcp.CallOptions
+---@return string
+function Connection:read_line(format, options) end
+
+---@return string?, tcp.Error?
+function Connection:try_read_line(format, options) end
+
+---@param delimiter string plain text
+---@param max? integer
+---@param options? tcp.CallOptions
+---@return string
+function Connection:read_until(delimiter, max, options) end
+
+---@return string?, tcp.Error?
+function Connection:try_read_until(delimiter, max, options) end
+
+---@param max? integer
+---@param options? tcp.CallOptions
+---@return string
+function Connection:read_str(max, options) end
+
+---@return string?, tcp.Error?
+function Connection:try_read_str(max, options) end
+
+Connection.read_all = Connection.read_str
+Connection.try_read_all = Connection.try_read_str
+
+---@param options? tcp.CallOptions
+---@return any
+function Connection:read_json(options) end
+
+---@return any, tcp.Error?
+function Connection:try_read_json(options) end
+
+---@param options? tcp.CallOptions
+---@return string
+function Connection:read_packet(options) end
+
+---@return string?, tcp.Error?
+function Connection:try_read_packet(options) end
+
+---@param options? tcp.CallOptions
+---@return any
+function Connection:read_json_packet(options) end
+
+---@return any, tcp.Error?
+function Connection:try_read_json_packet(options) end
+
+---@param n integer
+---@param options? tcp.CallOptions
+---@return string? nil at the end of the stream
+function Connection:peek(n, options) end
+
+---@return string?, tcp.Error?
+function Connection:try_peek(n, options) end
+
+---@return integer
+function Connection:buffered() end
+
+---@param format? "l"|"L"
+---@param options? tcp.CallOptions
+---@return fun(): string?
+function Connection:lines(format, options) end
+
+---@param max? integer
+---@param options? tcp.CallOptions
+---@return fun(): string?
+function Connection:chunks(max, options) end
+
+---@param options? tcp.CallOptions
+---@return fun(): string?
+function Connection:packets(options) end
+
+---@param options? tcp.CallOptions
+---@return fun(): any
+function Connection:json_packets(options) end
+
+---@param options? tcp.CallOptions
+---@return fun(): any
+function Connection:json_values(options) end
+
+---@param data tcp.data
+---@param ... tcp.data
+---@return tcp.Connection
+function Connection:write(data, ...) end
+
+---@return tcp.Connection?, tcp.Error?
+function Connection:try_write(data, ...) end
+
+---@param s string
+---@return tcp.Connection
+function Connection:write_str(s) end
+
+---@return tcp.Connection?, tcp.Error?
+function Connection:try_write_str(s) end
+
+---@param s string
+---@return tcp.Connection
+function Connection:write_line(s) end
+
+---@return tcp.Connection?, tcp.Error?
+function Connection:try_write_line(s) end
+
+---@param data string
+---@return integer bytes, all of them
+function Connection:send(data) end
+
+---@return integer?, tcp.Error?
+function Connection:try_send(data) end
+
+---@param data string
+---@param first? integer
+---@return integer bytes that one write took
+function Connection:send_some(data, first) end
+
+---@return integer?, tcp.Error?
+function Connection:try_send_some(data, first) end
+
+---@param value any
+function Connection:write_json(value) end
+
+---@return true?, tcp.Error?
+function Connection:try_write_json(value) end
+
+---@param s string
+function Connection:write_packet(s) end
+
+---@return true?, tcp.Error?
+function Connection:try_write_packet(s) end
+
+---@param value any
+function Connection:write_json_packet(value) end
+
+---@return true?, tcp.Error?
+function Connection:try_write_json_packet(value) end
+
+function Connection:close() end
+
+---@return boolean
+function Connection:is_closed() end
+
+---@return boolean
+function Connection:is_tls() end
+
+---@param direction "send"|"recv"|"both"
+function Connection:shutdown(direction) end
+
+---@return true?, tcp.Error?
+function Connection:try_shutdown(direction) end
+
+---@return string
+function Connection:host() end
+
+---@return integer?
+function Connection:port() end
+
+---@return string
+function Connection:local_host() end
+
+---@return integer?
+function Connection:local_port() end
+
+---@return string
+function Connection:local_addr() end
+
+---@return string
+function Connection:remote_addr() end
+
+---@param s? number
+function Connection:set_timeout(s) end
+
+---@param s? number
+function Connection:set_read_timeout(s) end
+
+---@param s? number
+function Connection:set_write_timeout(s) end
+
+---@return number?
+function Connection:read_timeout() end
+
+---@return number?
+function Connection:write_timeout() end
+
+---@param s? number
+function Connection:set_deadline(s) end
+
+---@param s? number
+function Connection:set_read_deadline(s) end
+
+---@param s? number
+function Connection:set_write_deadline(s) end
+
+---@alias tcp.option
+---| "keepalive"
+---| "linger"
+---| "max_json"
+---| "max_line"
+---| "max_packet"
+---| "newline"
+---| "nodelay"
+---| "packet_endian"
+---| "recv_buffer"
+---| "send_buffer"
+---| "user_timeout"
+
+---@param name tcp.option
+---@param value any
+function Connection:set_option(name, value) end
+
+---@return true?, tcp.Error?
+function Connection:try_set_option(name, value) end
+
+---@param name tcp.option
+---@return any
+function Connection:get_option(name) end
+
+---@return any, tcp.Error?
+function Connection:try_get_option(name) end
+
+---@return integer? descriptor, nil once closed
+function Connection:pollfd() end
+
+---@return "r"|"w"|"rw"|nil
+function Connection:events() end
+
+---@return number? seconds to the nearest deadline
+function Connection:timeout() end
+
+return tcp
