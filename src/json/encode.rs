@@ -101,8 +101,9 @@ enum Shape {
     Object,
 }
 
+/// A list, by its elements or by the script's word, that has named members.
 fn mixed_keys() -> Box<Fault> {
-    Fault::new("a table with both list elements and names")
+    Fault::new("a list that has names too")
 }
 
 impl Encoder<'_> {
@@ -143,6 +144,7 @@ impl Encoder<'_> {
             (Shape::Empty, _) => self.out.extend_from_slice(b"{}"),
             (Shape::List { length }, _) => self.list(table, length)?,
             (Shape::Written, _) => {}
+            (Shape::Named, _) if mark == self.array => return Err(mixed_keys()),
             (Shape::Named, Layout::Compact) => self.members(table, false)?,
             (Shape::Object, Layout::Compact) => self.members(table, true)?,
             (Shape::Named, Layout::Pretty) => self.sorted_members(table, false)?,

@@ -134,10 +134,24 @@ pub fn reading<R: IntoLua + 'static>(
             Ok(Step::Wait(interest)) => {
                 let limit = call.timeout.unwrap_or(it.net.reading.timeout);
                 let expiry = it.net.reading.expiry(Instant::now(), limit);
-                Ok(reply::waiting(interest, expiry, Value::Boolean(renews)))
+                Ok(reply::waiting(lua, interest, expiry, Value::Boolean(renews)))
             }
             Err(failure) => reply::failed(lua, failure, op, Some(it.net.peer())),
         }
+    })?;
+    steps.raw_set(name, function)
+}
+
+/// Registers a step that never waits and has no arguments but the connection.
+pub fn query<R: IntoLua + 'static>(
+    lua: &Lua,
+    steps: &Table,
+    name: &'static str,
+    step: impl Fn(&mut Connection) -> R + 'static,
+) -> mlua::Result<()> {
+    let function = lua.create_function(move |lua, it: Receiver| match receiver(it) {
+        Ok(mut it) => Ok(reply::done(step(&mut it))),
+        Err(misuse) => reply::failed(lua, misuse.into(), name, None),
     })?;
     steps.raw_set(name, function)
 }

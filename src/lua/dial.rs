@@ -8,6 +8,7 @@ use mlua::Table;
 use mlua::Value;
 
 use crate::address::Host;
+use crate::error::Error;
 use crate::lua::args::Misuse;
 use crate::lua::args::Place;
 use crate::lua::connection::Connection;
@@ -15,6 +16,7 @@ use crate::lua::options;
 use crate::lua::reply;
 use crate::lua::reply::Failure;
 use crate::lua::reply::Reply;
+use crate::net;
 use crate::net::dial;
 use crate::step::Interest;
 
@@ -32,22 +34,32 @@ fn begin(lua: &Lua, (host, port, options): (Value, Value, Value)) -> mlua::Resul
         Ok(dial) => dial,
         Err(misuse) => return reply::failed(lua, Failure::Misuse(misuse), "connect", None),
     };
-    let mut reply = step(lua, &mut dial)?;
-    if reply.1.is_integer() {
-        reply.3 = Value::UserData(lua.create_any_userdata(Dial(dial))?);
+    match dial.step(Instant::now()).transpose() {
+        Some(ended) => end(lua, &dial, ended),
+        None => {
+            let expiry = dial.deadline();
+            let more = lua.create_any_userdata(Dial(dial))?;
+            Ok(reply::waiting(lua, Interest::Write, expiry, Value::UserData(more)))
+        }
     }
-    Ok(reply)
 }
 
 /// Step: goes on with a dial that had to wait.
 fn go_on(lua: &Lua, dial: AnyUserData) -> mlua::Result<Reply<AnyUserData>> {
-    step(lua, &mut dial.borrow_mut::<Dial>()?.0)
+    let dial = &mut dial.borrow_mut::<Dial>()?.0;
+    match dial.step(Instant::now()).transpose() {
+        Some(ended) => end(lua, dial, ended),
+        None => Ok(reply::waiting(lua, Interest::Write, dial.deadline(), Value::Nil)),
+    }
 }
 
-fn step(lua: &Lua, dial: &mut dial::Dial) -> mlua::Result<Reply<AnyUserData>> {
-    match dial.step(Instant::now()) {
-        Ok(Some(connection)) => Ok(reply::done(lua.create_any_userdata(Connection::new(connection))?)),
-        Ok(None) => Ok(reply::waiting(Interest::Write, dial.deadline(), Value::Nil)),
+fn end(
+    lua: &Lua,
+    dial: &dial::Dial,
+    ended: Result<net::connection::Connection, Error>,
+) -> mlua::Result<Reply<AnyUserData>> {
+    match ended {
+        Ok(connection) => Ok(reply::done(lua.create_any_userdata(Connection::new(connection))?)),
         Err(error) => reply::failed(lua, error.into(), "connect", Some(dial.peer())),
     }
 }

@@ -10,6 +10,7 @@ use crate::lua::failure;
 use crate::lua::json;
 use crate::lua::legacy;
 use crate::lua::reading;
+use crate::lua::reply;
 use crate::lua::runtime;
 use crate::lua::state;
 use crate::lua::wait;
@@ -25,6 +26,7 @@ pub fn load(lua: &Lua) -> mlua::Result<Table> {
     }
     let core = lua.create_table()?;
     let marks = json::marks(lua)?;
+    reply::register(lua, &core)?;
     failure::register(lua, &core)?;
     wait::register(lua, &core)?;
     dial::register(lua, &core)?;

@@ -1,13 +1,19 @@
-//! What a step answers to the embedded Lua.
+//! What a step answers to the embedded Lua: its result, or `PENDING`. That keeps what succeeds at once cheap.
+//! After `PENDING`, `core.outcome()` tells, once:
 //!
-//! | | value | signal | detail | more |
-//! |---|---|---|---|---|
-//! | done | the result | nil | | |
-//! | has to wait | nil | number: 0 to read, 1 to write | when to give up, on `tcp.now`'s clock, or nil | see the step |
-//! | failed | nil | table: the error object | | |
-//! | misuse | nil | string: the text before the function's name | the text after it | |
+//! | | signal | detail | more |
+//! |---|---|---|---|
+//! | has to wait | number: 0 to read, 1 to write | when to give up, on `tcp.now`'s clock, or nil | see the step |
+//! | failed | table: the error object | | |
+//! | misuse | string: the text before the function's name | the text after it | |
 
+use std::cell::RefCell;
+use std::ffi::c_void;
+
+use mlua::Either;
+use mlua::LightUserData;
 use mlua::Lua;
+use mlua::Table;
 use mlua::Value;
 
 use crate::deadline::Deadline;
@@ -17,7 +23,39 @@ use crate::lua::failure;
 use crate::lua::wait;
 use crate::step::Interest;
 
-pub type Reply<R> = (Option<R>, Value, Value, Value);
+pub type Reply<R> = Either<R, LightUserData>;
+
+type Outcome = (Value, Value, Value);
+
+/// The address of this stands for "not done", in every state alike.
+static PENDING: u8 = 0;
+
+/// What the last step of this state that was not done has to tell.
+#[derive(Default)]
+struct Pending(RefCell<Option<Outcome>>);
+
+/// Adds to `core`: `PENDING` and `outcome`.
+pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
+    lua.set_app_data(Pending::default());
+    core.raw_set("PENDING", mark())?;
+    core.raw_set("outcome", lua.create_function(|lua, ()| Ok(take(lua)))?)
+}
+
+fn mark() -> LightUserData {
+    LightUserData((&raw const PENDING).cast::<c_void>().cast_mut())
+}
+
+fn take(lua: &Lua) -> Outcome {
+    let outcome = lua.app_data_ref::<Pending>().and_then(|pending| pending.0.take());
+    outcome.unwrap_or((Value::Nil, Value::Nil, Value::Nil))
+}
+
+fn pending<R>(lua: &Lua, outcome: Outcome) -> Reply<R> {
+    if let Some(pending) = lua.app_data_ref::<Pending>() {
+        pending.0.replace(Some(outcome));
+    }
+    Either::Right(mark())
+}
 
 /// The result of a step that has none to give: nil.
 pub type Nothing = Option<bool>;
@@ -49,30 +87,32 @@ impl From<mlua::Error> for Failure {
 }
 
 pub fn done<R>(value: R) -> Reply<R> {
-    (Some(value), Value::Nil, Value::Nil, Value::Nil)
+    Either::Left(value)
 }
 
-pub fn waiting<R>(interest: Interest, expiry: Deadline, more: Value) -> Reply<R> {
+pub fn waiting<R>(lua: &Lua, interest: Interest, expiry: Deadline, more: Value) -> Reply<R> {
     let code = match interest {
         Interest::Read => wait::READ,
         Interest::Write => wait::WRITE,
     };
-    (None, Value::Integer(code), wait::to_seconds(expiry).map_or(Value::Nil, Value::Number), more)
+    let expiry = wait::to_seconds(expiry).map_or(Value::Nil, Value::Number);
+    pending(lua, (Value::Integer(code), expiry, more))
 }
 
 /// `op` and `peer` are those of the error object, should it come to one.
 pub fn failed<R>(lua: &Lua, failure: Failure, op: &str, peer: Option<String>) -> mlua::Result<Reply<R>> {
-    match failure {
+    let outcome = match failure {
         Failure::World(error) => {
             let object = failure::object(lua, &error, op, peer)?;
-            Ok((None, Value::Table(object), Value::Nil, Value::Nil))
+            (Value::Table(object), Value::Nil, Value::Nil)
         }
         Failure::Misuse(Misuse { before, after }) => {
             let before = Value::String(lua.create_string(before)?);
-            Ok((None, before, Value::String(lua.create_string(after)?), Value::Nil))
+            (before, Value::String(lua.create_string(after)?), Value::Nil)
         }
-        Failure::Lua(error) => Err(error),
-    }
+        Failure::Lua(error) => return Err(error),
+    };
+    Ok(pending(lua, outcome))
 }
 
 /// The reply of a step that never waits.

@@ -16,6 +16,7 @@ use crate::lua::args::Place;
 use crate::lua::args::nearest;
 use crate::lua::connection::Connection;
 use crate::lua::connection::instant;
+use crate::lua::connection::query;
 use crate::lua::legacy;
 use crate::lua::options;
 use crate::lua::reply::Failure;
@@ -35,9 +36,9 @@ pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
         it.net.close();
         Ok(Nothing::None)
     })?;
-    instant(lua, &plain, "is_closed", |_, it, _| Ok(it.net.is_closed()))?;
-    instant(lua, &plain, "is_tls", |_, _, _| Ok(false))?;
-    instant(lua, &plain, "buffered", |_, it, _| Ok(it.net.buffered()))?;
+    query(lua, &plain, "is_closed", |it| it.net.is_closed())?;
+    query(lua, &plain, "is_tls", |_| false)?;
+    query(lua, &plain, "buffered", |it| it.net.buffered())?;
     core.raw_set("plain", plain)?;
 
     let fallible = lua.create_table()?;
@@ -60,12 +61,12 @@ pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
 }
 
 fn ends(lua: &Lua, plain: &Table) -> mlua::Result<()> {
-    instant(lua, plain, "host", |_, it, _| Ok(it.net.ends().host.clone()))?;
-    instant(lua, plain, "port", |_, it, _| Ok(it.net.ends().port))?;
-    instant(lua, plain, "local_host", |_, it, _| Ok(it.net.ends().local.host()))?;
-    instant(lua, plain, "local_port", |_, it, _| Ok(it.net.ends().local.port()))?;
-    instant(lua, plain, "local_addr", |_, it, _| Ok(Address::to_string(&it.net.ends().local)))?;
-    instant(lua, plain, "remote_addr", |_, it, _| Ok(Address::to_string(&it.net.ends().remote)))
+    query(lua, plain, "host", |it| it.net.ends().host.clone())?;
+    query(lua, plain, "port", |it| it.net.ends().port)?;
+    query(lua, plain, "local_host", |it| it.net.ends().local.host())?;
+    query(lua, plain, "local_port", |it| it.net.ends().local.port())?;
+    query(lua, plain, "local_addr", |it| Address::to_string(&it.net.ends().local))?;
+    query(lua, plain, "remote_addr", |it| Address::to_string(&it.net.ends().remote))
 }
 
 fn times(lua: &Lua, plain: &Table) -> mlua::Result<()> {
@@ -98,27 +99,27 @@ fn times(lua: &Lua, plain: &Table) -> mlua::Result<()> {
         Ok(Nothing::None)
     })?;
     let seconds = |time: &Time| time.timeout.map(|time| time.as_secs_f64());
-    instant(lua, plain, "read_timeout", move |_, it, _| Ok(seconds(&it.net.reading)))?;
-    instant(lua, plain, "write_timeout", move |_, it, _| Ok(seconds(&it.net.writing)))
+    query(lua, plain, "read_timeout", move |it| seconds(&it.net.reading))?;
+    query(lua, plain, "write_timeout", move |it| seconds(&it.net.writing))
 }
 
 /// What cqueues and other loops ask of an object that they poll.
 fn foreign_loops(lua: &Lua, plain: &Table) -> mlua::Result<()> {
-    instant(lua, plain, "pollfd", |_, it, _| Ok(it.net.socket().ok().map(Socket::raw)))?;
-    instant(lua, plain, "events", |_, it, _| {
+    query(lua, plain, "pollfd", |it| it.net.socket().ok().map(Socket::raw))?;
+    query(lua, plain, "events", |it| {
         let waits = |interest| {
             [&it.net.reading, &it.net.writing].into_iter().any(|time| time.waits_for == Some(interest))
         };
-        Ok(match (waits(Interest::Read), waits(Interest::Write)) {
+        match (waits(Interest::Read), waits(Interest::Write)) {
             (true, true) => Some("rw"),
             (true, false) => Some("r"),
             (false, true) => Some("w"),
             (false, false) => None,
-        })
+        }
     })?;
-    instant(lua, plain, "timeout", |_, it, _| {
+    query(lua, plain, "timeout", |it| {
         let nearest = it.net.reading.deadline.earliest(it.net.writing.deadline);
-        Ok(nearest.remaining(Instant::now()).map(|left| left.as_secs_f64()))
+        nearest.remaining(Instant::now()).map(|left| left.as_secs_f64())
     })
 }
 

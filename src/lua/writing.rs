@@ -99,7 +99,7 @@ fn writing(
             Ok((total, Written::Whole)) => Ok(reply::done(total)),
             Ok((_, Written::Queued(ticket))) => {
                 let ticket = Value::Integer(ticket as Integer);
-                Ok(reply::waiting(Interest::Write, expiry(&it), ticket))
+                Ok(reply::waiting(lua, Interest::Write, expiry(&it), ticket))
             }
             Err(failure) => reply::failed(lua, failure, name, Some(it.net.peer())),
         }
@@ -120,7 +120,7 @@ fn write_on(lua: &Lua, (it, ticket, op): (Receiver, Ticket, String)) -> mlua::Re
     let mut moved = false;
     match it.net.continue_write(ticket, &mut moved) {
         Ok(Step::Ready(sent)) => Ok(reply::done(sent)),
-        Ok(Step::Wait(interest)) => Ok(reply::waiting(interest, expiry(&it), Value::Boolean(moved))),
+        Ok(Step::Wait(interest)) => Ok(reply::waiting(lua, interest, expiry(&it), Value::Boolean(moved))),
         Err(error) => reply::failed(lua, error.into(), &op, Some(it.net.peer())),
     }
 }
@@ -160,7 +160,7 @@ fn send_some(lua: &Lua, (it, data, first): (Receiver, Value, Value)) -> mlua::Re
     })();
     match step {
         Ok(Step::Ready(sent)) => Ok(reply::done(sent)),
-        Ok(Step::Wait(interest)) => Ok(reply::waiting(interest, expiry(&it), Value::Boolean(false))),
+        Ok(Step::Wait(interest)) => Ok(reply::waiting(lua, interest, expiry(&it), Value::Boolean(false))),
         Err(failure) => reply::failed(lua, failure, OP, Some(it.net.peer())),
     }
 }

@@ -6,6 +6,7 @@ local debug_traceback = core.debug and core.debug.traceback
 local error, getmetatable, rawget, tostring, type =
   error, getmetatable, rawget, tostring, type
 local where, check_kind = core.where, core.check_kind
+local PENDING, outcome = core.PENDING, core.outcome
 local metatable = core.error_metatable
 
 local _ENV = nil -- luacheck: ignore
@@ -50,9 +51,8 @@ end
 
 function errors.is_error(value, kind)
   if kind ~= nil then
-    local known, before, after = check_kind(kind)
-    if not known then
-      return errors.misuse("is_error", before, after)
+    if check_kind(kind) == PENDING then
+      return errors.misuse("is_error", outcome())
     end
   end
   return is_error(value) and (kind == nil or rawget(value, "kind") == kind)

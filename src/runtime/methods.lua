@@ -1,20 +1,21 @@
 -- The methods of a connection, made from Rust's steps. Each fallible operation is defined once and exists
 -- twice: `x` raises what `try_x` returns.
 --
--- A step answers `value, signal, detail, more` (src/lua/reply.rs); no signal means that it is done.
+-- A step gives its result, or PENDING: then `outcome()` tells what it has come to (src/lua/reply.rs).
 
 local core, errors, waiting = ...
 
 local pairs, type = pairs, type
 local raise, misuse = errors.raise, errors.misuse
 local wait_or_error = waiting.wait_or_error
+local PENDING, outcome = core.PENDING, core.outcome
 local write_on, write_timed_out = core.write_on, core.write_timed_out
 
 local _ENV = nil -- luacheck: ignore
 
 local methods = {}
 
---- What a step without a result has come to, unless it waits: `nil, err`, or a raised misuse.
+--- What a step that neither succeeded nor waits has come to: `nil, err`, or a raised misuse.
 local function failed(name, signal, detail)
   if type(signal) == "string" then
     return misuse(name, signal, detail)
@@ -23,18 +24,21 @@ local function failed(name, signal, detail)
 end
 
 --- Goes on with a step that did not succeed at once. `op` is the operation's name in errors.
-local function settle(name, op, step, self, a, b, c, signal, detail)
-  local expiry = detail
+local function settle(name, op, step, self, a, b, c)
+  local signal, expiry = outcome()
+  local detail = expiry
   while type(signal) == "number" do
     local err = wait_or_error(self, signal, expiry, op)
     if err then
       return nil, err
     end
-    local value, renews
-    value, signal, detail, renews = step(self, a, b, c)
-    if signal == nil then
+    local value = step(self, a, b, c)
+    if value ~= PENDING then
       return value
-    elseif renews then
+    end
+    local renews
+    signal, detail, renews = outcome()
+    if renews then
       expiry = detail
     end
   end
@@ -46,12 +50,12 @@ local function define(target, name, step)
   local try_name = "try_" .. name
 
   target[name] = function(self, a, b, c)
-    local value, signal, detail = step(self, a, b, c)
-    if signal == nil then
+    local value = step(self, a, b, c)
+    if value ~= PENDING then
       return value
     end
     local err
-    value, err = settle(name, name, step, self, a, b, c, signal, detail)
+    value, err = settle(name, name, step, self, a, b, c)
     if err ~= nil then
       return raise(err)
     end
@@ -59,11 +63,11 @@ local function define(target, name, step)
   end
 
   target[try_name] = function(self, a, b, c)
-    local value, signal, detail = step(self, a, b, c)
-    if signal == nil then
+    local value = step(self, a, b, c)
+    if value ~= PENDING then
       return value
     end
-    return settle(try_name, name, step, self, a, b, c, signal, detail)
+    return settle(try_name, name, step, self, a, b, c)
   end
 end
 
@@ -87,6 +91,17 @@ local function define_silent(target, name, step)
   end
 end
 
+--- Defines a function that the world cannot make fail.
+local function define_plain(target, name, step)
+  target[name] = function(self, a, b)
+    local value = step(self, a, b)
+    if value == PENDING then
+      return failed(name, outcome())
+    end
+    return value
+  end
+end
+
 for name, step in pairs(core.reading) do
   define(methods, name, step)
 end
@@ -96,31 +111,30 @@ define_silent(methods, "set_option", core.fallible.set_option)
 define_silent(methods, "shutdown", core.fallible.shutdown)
 
 for name, step in pairs(core.plain) do
-  methods[name] = function(self, a)
-    local value, signal, detail = step(self, a)
-    if signal ~= nil then
-      return failed(name, signal, detail)
-    end
-    return value
-  end
+  define_plain(methods, name, step)
 end
 
 --- Goes on with a write that was queued, until it is done or its time is up.
-local function settle_write(name, op, self, signal, detail, ticket)
+local function settle_write(name, op, self)
+  local signal, expiry, ticket = outcome()
   if type(signal) ~= "number" then
-    return failed(name, signal, detail)
+    return failed(name, signal, expiry)
   end
-  local expiry = detail
   local renewable = op == "write" or op == "write_str" or op == "send"
   while true do
-    if not waiting.wait(self, signal, expiry) then
-      local _, err = write_timed_out(self, ticket, op)
-      return nil, err
+    local value
+    if waiting.wait(self, signal, expiry) then
+      value = write_on(self, ticket, op)
+    else
+      value = write_timed_out(self, ticket, op)
     end
-    local value, moved
-    value, signal, detail, moved = write_on(self, ticket, op)
+    if value ~= PENDING then
+      return value
+    end
+    local detail, moved
+    signal, detail, moved = outcome()
     if type(signal) ~= "number" then
-      return value, signal
+      return nil, signal
     elseif moved and renewable then
       expiry = detail
     end
@@ -136,10 +150,10 @@ local function define_write(name, step)
   local gives_connection, gives_nothing = CONNECTION[name], NOTHING[name]
 
   methods[name] = function(self, ...)
-    local value, signal, detail, ticket = step(self, ...)
-    if signal ~= nil then
+    local value = step(self, ...)
+    if value == PENDING then
       local err
-      value, err = settle_write(name, name, self, signal, detail, ticket)
+      value, err = settle_write(name, name, self)
       if err ~= nil then
         return raise(err)
       end
@@ -153,10 +167,10 @@ local function define_write(name, step)
   end
 
   methods[try_name] = function(self, ...)
-    local value, signal, detail, ticket = step(self, ...)
-    if signal ~= nil then
+    local value = step(self, ...)
+    if value == PENDING then
       local err
-      value, err = settle_write(try_name, name, self, signal, detail, ticket)
+      value, err = settle_write(try_name, name, self)
       if err ~= nil then
         return nil, err
       end
@@ -175,16 +189,13 @@ for name, step in pairs(core.writing) do
 end
 
 -- An iterator is checked when it is made, and raises what goes wrong later where the loop stands.
-local nexts = {}
+local nexts, checks = {}, {}
 for name, step in pairs(core.iterators) do
-  local check = core.iterator_checks[name]
   define(nexts, name, step)
-  local next_item = nexts[name]
+  define_plain(checks, name, core.iterator_checks[name])
+  local next_item, check = nexts[name], checks[name]
   methods[name] = function(self, a, b)
-    local _, signal, detail = check(self, a, b)
-    if signal ~= nil then
-      return failed(name, signal, detail)
-    end
+    check(self, a, b)
     return function()
       return next_item(self, a, b)
     end
@@ -197,6 +208,7 @@ return {
   methods = methods,
   close = methods.close,
   define = define,
+  define_plain = define_plain,
   -- `for line in conn do`
   call = function(self)
     return next_line(self)

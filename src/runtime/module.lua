@@ -2,9 +2,10 @@
 
 local core, errors, waiting, connection = ...
 
-local getmetatable, setmetatable, type = getmetatable, setmetatable, type
+local getmetatable, pcall, setmetatable, type = getmetatable, pcall, setmetatable, type
 local raise, misuse = errors.raise, errors.misuse
 local wait_or_error, define = waiting.wait_or_error, connection.define
+local PENDING, outcome = core.PENDING, core.outcome
 local dial, dial_on, remember, last, no_connection =
   core.dial, core.dial_on, core.remember, core.last, core.no_connection
 
@@ -20,13 +21,18 @@ local tcp = {
 }
 
 local function connect(name, host, port, options)
-  local value, signal, expiry, under_way = dial(host, port, options)
+  local value = dial(host, port, options)
+  local signal, expiry, under_way
+  if value == PENDING then
+    signal, expiry, under_way = outcome()
+  end
   while type(signal) == "number" do
     local err = wait_or_error(under_way, signal, expiry, "connect")
     if err then
       return nil, err
     end
-    value, signal = dial_on(under_way)
+    value = dial_on(under_way)
+    signal = value == PENDING and outcome() or nil
   end
   if type(signal) == "string" then
     return misuse(name, signal, expiry)
@@ -78,10 +84,12 @@ local function marker(name, mark)
       return misuse(name, "bad argument #1 to '", "' (table expected, got " .. type(t) .. ")")
     end
     local present = getmetatable(t)
-    if present ~= nil and present ~= core.json.array_mt and present ~= core.json.object_mt then
+    local is_free = present == nil or present == core.json.array_mt or present == core.json.object_mt
+    -- What __metatable shows may be anything; then it cannot be set.
+    if not is_free or not pcall(setmetatable, t, mark) then
       return misuse(name, "bad argument #1 to '", "' (the table has a metatable of its own)")
     end
-    return setmetatable(t, mark)
+    return t
   end
 end
 

@@ -7,6 +7,7 @@ local coroutine_running, error = coroutine.running, error
 local gethook, sethook = debug and debug.gethook, debug and debug.sethook
 local hooks_are_shared = core.hooks_are_shared
 local block, current_thread, timed_out = core.block, core.current_thread, core.timed_out
+local PENDING, outcome = core.PENDING, core.outcome
 local READY, TIMED_OUT = 0, 1
 
 local _ENV = nil -- luacheck: ignore
@@ -67,11 +68,11 @@ end
 
 --- Waits for nothing but time.
 function waiting.sleep(seconds)
-  local expiry, before, after = core.sleep(seconds)
-  if before then
-    return errors.misuse("sleep", before, after)
+  local expiry = core.sleep(seconds)
+  if expiry == PENDING then
+    return errors.misuse("sleep", outcome())
   end
-  waiting.wait(nil, 0, expiry or nil)
+  waiting.wait(nil, 0, expiry)
 end
 
 return waiting
