@@ -85,8 +85,9 @@ function support.child_with_nameserver(address, script)
   end)
 end
 
-function support.is_root()
-  return read_all("id -u") == "0\n"
+--- Whether a command of the shell succeeds here.
+function support.succeeds(command)
+  return read_all("{ " .. command .. "; } >/dev/null 2>&1 && echo yes") == "yes\n"
 end
 
 --- Iterates over what a `try_` method gives until nil. For Lua 5.1, too, where an iterator may not wait.
