@@ -16,6 +16,7 @@ use crate::json::MAX_DEPTH;
 use crate::json::Marks;
 use crate::json::stack;
 use crate::json::stack::Stack;
+use crate::json::stack::Work;
 
 /// Where the metatable of arrays lies while decoding.
 const ARRAY_MARK: usize = 1;
@@ -25,25 +26,47 @@ const COLLECTED: usize = 16;
 
 /// `Ok(Err(_))`: the text is not JSON, and is in the error's `data`.
 pub fn decode(lua: &Lua, marks: &Marks, text: &[u8]) -> mlua::Result<Result<Value, Error>> {
-    let mut parser = serde_json::Deserializer::from_slice(text);
-    // This file counts the depth itself.
-    parser.disable_recursion_limit();
-    let (outcome, value) = stack::run(lua, &marks.array, |stack| {
-        Push { stack, depth: 0 }.deserialize(&mut parser).and_then(|()| parser.end())
-    })?;
+    let (outcome, value) = stack::run(lua, &marks.array, |stack| push(stack, text))?;
     Ok(match outcome {
         Ok(()) => Ok(value),
-        Err(error) => {
-            let message = format!("not JSON: {}", lower_first(&error.to_string()));
-            Err(Error::new(Kind::Json, message).with_data(text))
-        }
+        Err(error) => Err(Error::new(Kind::Json, message(&error)).with_data(text)),
     })
 }
 
-fn lower_first(text: &str) -> String {
+/// For the embedded Lua: `(text, array_mt)` gives the value; or nil and the message, or nil alone if there is
+/// no string.
+pub struct Decode;
+
+impl Work for Decode {
+    const ARGUMENTS: std::ffi::c_int = 2;
+
+    fn work(stack: &mut Stack) {
+        match stack.above_text(push) {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                stack.cut(2);
+                stack.push_nil();
+                stack.push_string(message(&error).as_bytes());
+            }
+            None => stack.push_nil(),
+        }
+    }
+}
+
+/// Pushes the value of `text`, on a stack that holds the metatable of arrays.
+fn push(stack: &mut Stack, text: &[u8]) -> serde_json::Result<()> {
+    let mut parser = serde_json::Deserializer::from_slice(text);
+    // This file counts the depth itself.
+    parser.disable_recursion_limit();
+    Push { stack, depth: 0 }.deserialize(&mut parser)?;
+    parser.end()
+}
+
+fn message(error: &serde_json::Error) -> String {
+    let text = error.to_string();
     match text.strip_prefix("EOF while parsing") {
-        Some(rest) => format!("the text ends within{rest}"),
-        None => text.into(),
+        Some(rest) => format!("not JSON: the text ends within{rest}"),
+        None => format!("not JSON: {text}"),
     }
 }
 

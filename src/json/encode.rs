@@ -12,39 +12,63 @@ use crate::json::Marks;
 use crate::json::stack;
 use crate::json::stack::Slot;
 use crate::json::stack::Stack;
+use crate::json::stack::Work;
 
-/// Where the metatables lie while encoding, and the value itself.
+/// Where the metatables lie while encoding, the value itself, and whether it is to be pretty.
 const ARRAY_MARK: usize = 1;
 const OBJECT_MARK: usize = 2;
 const VALUE: usize = 3;
+const PRETTY: usize = 4;
+
+/// Room for a text before its length is known.
+const FIRST_ROOM: usize = 256;
+
+/// Appends the JSON text of `value` to `out`. `Ok(Err(_))`: it cannot be expressed; the message has the path
+/// to the part at fault, and `out` is as it was.
+pub fn encode(lua: &Lua, marks: &Marks, value: Value, out: &mut Vec<u8>) -> mlua::Result<Result<(), Error>> {
+    let length = out.len();
+    let args = (&marks.array, &marks.object, value);
+    let (outcome, _) = stack::run(lua, args, |stack| write(stack, Layout::Compact, out))?;
+    Ok(outcome.map_err(|fault| {
+        out.truncate(length);
+        Error::new(Kind::Json, fault.into_message())
+    }))
+}
+
+/// For the embedded Lua: `(array_mt, object_mt, value, pretty)` gives the text, or nil and the message.
+pub struct Encode;
+
+impl Work for Encode {
+    const ARGUMENTS: std::ffi::c_int = 4;
+
+    fn work(stack: &mut Stack) {
+        let mut text = Vec::with_capacity(FIRST_ROOM);
+        let layout = match stack.slot(PRETTY) {
+            Slot::Boolean(true) => Layout::Pretty,
+            _ => Layout::Compact,
+        };
+        match write(stack, layout, &mut text) {
+            Ok(()) => stack.push_string(&text),
+            Err(fault) => {
+                stack.cut(PRETTY);
+                stack.push_nil();
+                stack.push_string(fault.into_message().as_bytes());
+            }
+        }
+    }
+}
 
 /// How the text is laid out.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Layout {
+enum Layout {
     Compact,
     /// Two spaces a level, keys sorted by their bytes.
     Pretty,
 }
 
-/// Appends the JSON text of `value` to `out`. `Ok(Err(_))`: it cannot be expressed; the message has the path
-/// to the part at fault, and `out` is as it was.
-pub fn encode(
-    lua: &Lua,
-    marks: &Marks,
-    value: Value,
-    layout: Layout,
-    out: &mut Vec<u8>,
-) -> mlua::Result<Result<(), Error>> {
-    let length = out.len();
-    let args = (&marks.array, &marks.object, value);
-    let (outcome, _) = stack::run(lua, args, |stack| {
-        let (array, object) = (stack.identity(ARRAY_MARK), stack.identity(OBJECT_MARK));
-        Encoder { stack, out, layout, array, object, ancestors: Vec::new() }.value(VALUE)
-    })?;
-    Ok(outcome.map_err(|fault| {
-        out.truncate(length);
-        fault.into_error()
-    }))
+fn write(stack: &mut Stack, layout: Layout, out: &mut Vec<u8>) -> Outcome {
+    let (array, object) = (stack.identity(ARRAY_MARK), stack.identity(OBJECT_MARK));
+    Encoder { stack, out, layout, array, object, ancestors: Vec::new() }.value(VALUE)
 }
 
 struct Encoder<'a> {
@@ -77,9 +101,9 @@ impl Fault {
         self
     }
 
-    fn into_error(self) -> Error {
+    fn into_message(self) -> String {
         let path: String = self.path.iter().rev().map(String::as_str).collect();
-        Error::new(Kind::Json, format!("{} at ${path}", self.reason))
+        format!("{} at ${path}", self.reason)
     }
 }
 
@@ -313,7 +337,7 @@ impl Encoder<'_> {
     fn bad_key(&self, key: usize) -> Box<Fault> {
         Fault::new(match self.stack.slot(key) {
             Slot::Integer(number) => format!("position {number} in a list"),
-            Slot::Number(number) => format!("key {number}"),
+            Slot::Number(number) => format!("key {number:?}"),
             Slot::Boolean(value) => format!("key {value}"),
             Slot::Other(kind) => format!("a {kind} as key"),
             Slot::Null | Slot::String | Slot::Table => "a table or null as key".into(),
@@ -328,7 +352,8 @@ impl Encoder<'_> {
         self.stack.with_bytes(key, |bytes| {
             let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
             let text = String::from_utf8_lossy(bytes);
-            match bytes.iter().all(is_word) && !bytes.is_empty() {
+            let is_name = bytes.first().is_some_and(|first| !first.is_ascii_digit());
+            match is_name && bytes.iter().all(is_word) {
                 true => format!(".{text}"),
                 false => format!("[{text:?}]"),
             }

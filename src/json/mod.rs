@@ -6,6 +6,8 @@ mod stack;
 
 use mlua::Table;
 
+pub use self::stack::function;
+
 /// Nesting deeper than this is refused, in both directions.
 const MAX_DEPTH: usize = 128;
 

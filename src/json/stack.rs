@@ -3,20 +3,22 @@
 //! mlua's own conversions go through a reference for every value; here values are pushed and looked at where
 //! they are. What keeps it sound:
 //!
-//! - A `Stack` exists only inside `run`, which gives it the state that is running, and leaves the slots that
-//!   were in use before alone.
-//! - Text lent by `with_bytes` cannot outlive its slot: taking values off needs the stack exclusively.
-//! - Indices count from the first argument of `run`, which is 1, and are in use: decode.rs and encode.rs put
-//!   values on and take them off in pairs.
+//! - A `Stack` exists only inside `run` and `enter`, which give it the state that is running; it reaches no slot
+//!   below its base.
+//! - Text lent by `with_bytes` and `above_text` cannot outlive its slot: while the one lends, nothing can be
+//!   taken off; while the other does, the slot is below the base.
+//! - Indices count from 1 above the base, and are in use: decode.rs and encode.rs put values on and take them
+//!   off in pairs.
 //!
-//! There is no protected call around the work, which would cost as much as a small packet: where Lua runs out
-//! of memory its error leaves the frames in between, as it leaves mlua's own (see `entry` in lib.rs).
+//! Where Lua runs out of memory or stack it raises an error that leaves the frames of this folder. They hold
+//! nothing but memory: on Lua 5.x, which jumps, that is lost; on LuaJIT, which unwinds, it is freed.
 
 #![allow(unsafe_code, reason = "the one place where values touch the Lua stack without a handle each")]
 
 use std::ffi::c_int;
 use std::ffi::c_void;
 
+use mlua::Function;
 use mlua::IntoLuaMulti;
 use mlua::Lua;
 use mlua::Value;
@@ -40,7 +42,8 @@ pub enum Slot {
     Other(&'static str),
 }
 
-/// Runs `work` on a stack that holds just `args`. What it leaves on top comes back beside its answer.
+/// Runs `work` on a stack that holds just `args`. What it leaves on top of them comes back beside its answer.
+#[cfg(not(feature = "luajit"))]
 pub fn run<T>(
     lua: &Lua,
     args: impl IntoLuaMulti,
@@ -62,13 +65,67 @@ pub fn run<T>(
     })
 }
 
+/// As above, in a protected call: an error of LuaJIT's is an exception, which mlua, further out, must not see.
+#[cfg(feature = "luajit")]
+pub fn run<T>(
+    lua: &Lua,
+    args: impl IntoLuaMulti,
+    work: impl FnOnce(&mut Stack) -> T,
+) -> mlua::Result<(T, Value)> {
+    let mut answer = None;
+    let outcome = &mut answer;
+    // SAFETY: mlua calls the closure at once, with the state that is running and its stack holding just the
+    // arguments; it takes what is left there for the result.
+    let value = unsafe {
+        lua.exec_raw::<Value>(args, move |state| {
+            let mut stack = Stack { state, base: 0 };
+            let arguments = stack.top();
+            *outcome = Some(work(&mut stack));
+            if stack.top() > arguments {
+                ffi::lua_insert(state, 1);
+                ffi::lua_settop(state, 1);
+            } else {
+                ffi::lua_settop(state, 0);
+            }
+        })?
+    };
+    answer.map(|answer| (answer, value)).ok_or(mlua::Error::StackError)
+}
+
+/// A function for the embedded Lua that works on the stack from its call to its return.
+pub trait Work {
+    /// Its callers give this many arguments.
+    const ARGUMENTS: c_int;
+
+    /// What it leaves above the arguments is the result.
+    fn work(stack: &mut Stack);
+}
+
+/// Not one of mlua's functions: those cost as much as a small text, and must not see LuaJIT's exceptions.
+pub fn function<W: Work>(lua: &Lua) -> mlua::Result<Function> {
+    // SAFETY: `enter` is a C function as Lua wants them: it takes its arguments from the stack, leaves its
+    // results on top and says how many they are.
+    unsafe { lua.create_c_function(enter::<W>) }
+}
+
+/// # Safety
+/// Lua calls it, with the state that is running.
+unsafe extern "C-unwind" fn enter<W: Work>(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: the arguments are made to be there; LUA_MINSTACK slots are free.
+    unsafe { ffi::lua_settop(state, W::ARGUMENTS) };
+    let mut stack = Stack { state, base: 0 };
+    W::work(&mut stack);
+    // SAFETY: `work` takes off nothing but its own values.
+    unsafe { ffi::lua_gettop(state) - W::ARGUMENTS }
+}
+
 // SAFETY, for every block below: `state` is the running state (see `run`); indices are in use (see above);
 // each function needs the slots that its doc says, made sure of by `reserve` in the callers.
 impl Stack {
     /// Makes room for `slots` more values. `false`: Lua's limit is reached.
     pub fn reserve(&mut self, slots: usize) -> bool {
         let Ok(slots) = c_int::try_from(slots) else { return false };
-        // SAFETY: see above; lua_checkstack answers 0 where it cannot grow.
+        // SAFETY: see above; lua_checkstack answers 0 where it cannot grow, or raises.
         unsafe { ffi::lua_checkstack(self.state, slots) != 0 }
     }
 
@@ -189,7 +246,8 @@ impl Stack {
                 ffi::LUA_TLIGHTUSERDATA if ffi::lua_touserdata(self.state, index).is_null() => Slot::Null,
                 ffi::LUA_TFUNCTION => Slot::Other("function"),
                 ffi::LUA_TTHREAD => Slot::Other("thread"),
-                _ => Slot::Other("userdata"),
+                ffi::LUA_TUSERDATA | ffi::LUA_TLIGHTUSERDATA => Slot::Other("userdata"),
+                _ => Slot::Other("cdata"),
             }
         }
     }
@@ -206,6 +264,22 @@ impl Stack {
                 return look(&[]);
             }
             look(std::slice::from_raw_parts(text.cast(), length))
+        }
+    }
+
+    /// Lends the string in the first slot to `work`, which sees the slots above it only. `None`: it is none.
+    pub fn above_text<R>(&mut self, work: impl FnOnce(&mut Stack, &[u8]) -> R) -> Option<R> {
+        let index = self.at(1);
+        // SAFETY: see above; only a string is asked for its text, which Lua keeps while the value is in its
+        // slot, and no slot below the base of the new stack can be reached.
+        unsafe {
+            if ffi::lua_type(self.state, index) != ffi::LUA_TSTRING {
+                return None;
+            }
+            let mut length = 0;
+            let text = ffi::lua_tolstring(self.state, index, &mut length);
+            let text = std::slice::from_raw_parts(text.cast(), length);
+            Some(work(&mut Stack { state: self.state, base: index }, text))
         }
     }
 

@@ -59,31 +59,54 @@ impl Place<'_> {
         }
     }
 
-    /// A whole number of at least `least`.
-    pub fn size(self, lua: &Lua, value: &Value, least: usize) -> Result<usize, Misuse> {
+    pub fn whole(self, lua: &Lua, value: &Value) -> Result<f64, Misuse> {
         let number = self.number(lua, value)?;
         if number.fract() != 0.0 || !number.is_finite() {
             return Err(self.misuse("number has no integer representation"));
         }
+        Ok(number)
+    }
+
+    /// A whole number of at least `least`.
+    pub fn size(self, lua: &Lua, value: &Value, least: usize) -> Result<usize, Misuse> {
+        let number = self.whole(lua, value)?;
         if number < least as f64 {
-            return Err(self.misuse(format!("number of at least {least} expected, got {number}")));
+            return Err(self.misuse(format!("number of at least {least} expected, got {}", shown(number))));
         }
         Ok(number as usize)
     }
 
     /// As `size`, with infinity for no limit.
-    pub fn limit(self, lua: &Lua, value: &Value) -> Result<usize, Misuse> {
+    pub fn limit(self, lua: &Lua, value: &Value, least: usize) -> Result<usize, Misuse> {
         match self.number(lua, value)? {
             f64::INFINITY => Ok(usize::MAX),
-            _ => self.size(lua, value, 0),
+            _ => self.size(lua, value, least),
         }
+    }
+
+    /// A size that the system counts in a C int.
+    pub fn int(self, lua: &Lua, value: &Value, least: usize) -> Result<usize, Misuse> {
+        match self.size(lua, value, least)? {
+            size if i32::try_from(size).is_ok() => Ok(size),
+            size => Err(self.misuse(format!("number of at most {} expected, got {size}", i32::MAX))),
+        }
+    }
+
+    /// Seconds that the system counts in units of `unit` in a C int, rounded up: a little is not nothing.
+    pub fn coarse_seconds(self, lua: &Lua, value: &Value, unit: Duration) -> Result<Duration, Misuse> {
+        let time = self.seconds(lua, value)?.unwrap_or(Duration::MAX);
+        let units = i32::try_from(time.as_nanos().div_ceil(unit.as_nanos()));
+        units.map(|units| unit * units.unsigned_abs()).map_err(|_| {
+            let most = (unit * i32::MAX.unsigned_abs()).as_secs();
+            self.misuse(format!("at most {most} seconds expected"))
+        })
     }
 
     /// Seconds; `None`, which is infinity, is no limit.
     pub fn seconds(self, lua: &Lua, value: &Value) -> Result<Option<Duration>, Misuse> {
         let seconds = self.number(lua, value)?;
         if seconds.is_nan() || seconds < 0.0 {
-            return Err(self.misuse(format!("seconds expected, 0 or more, got {seconds}")));
+            return Err(self.misuse(format!("seconds expected, 0 or more, got {}", shown(seconds))));
         }
         Ok(Duration::try_from_secs_f64(seconds).ok())
     }
@@ -157,12 +180,18 @@ pub fn nearest<'a>(text: &str, words: &[&'a str]) -> Option<&'a str> {
     distances.min().filter(|(distance, word)| *distance <= 2 && *distance < word.len()).map(|(_, word)| word)
 }
 
+/// A number in few digits.
+pub fn shown(number: f64) -> String {
+    if number.abs() < 1e16 { number.to_string() } else { format!("{number:e}") }
+}
+
 /// The type as a script knows it.
 pub fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Integer(_) => "number",
         Value::LightUserData(_) => "userdata",
         Value::UserData(it) if it.is::<Connection>() => "Connection",
+        Value::Other(_) => "cdata",
         other => other.type_name(),
     }
 }

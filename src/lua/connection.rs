@@ -106,10 +106,11 @@ impl<'a> Call<'a> {
         place.size(self.lua, value, least)
     }
 
-    pub fn optional_size(&self, position: usize, least: usize) -> Result<Option<usize>, Misuse> {
-        match self.argument(position).1 {
-            Value::Nil => Ok(None),
-            _ => self.size(position, least).map(Some),
+    /// `None` if there is none; infinity is no limit.
+    pub fn optional_limit(&self, position: usize, least: usize) -> Result<Option<usize>, Misuse> {
+        match self.argument(position) {
+            (_, Value::Nil) => Ok(None),
+            (place, value) => place.limit(self.lua, value, least).map(Some),
         }
     }
 }

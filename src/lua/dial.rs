@@ -11,6 +11,7 @@ use crate::address::Host;
 use crate::error::Error;
 use crate::lua::args::Misuse;
 use crate::lua::args::Place;
+use crate::lua::args::shown;
 use crate::lua::connection::Connection;
 use crate::lua::options;
 use crate::lua::reply;
@@ -81,12 +82,9 @@ fn parse(lua: &Lua, host: &Value, port: &Value, options: &Value) -> Result<dial:
 
 fn port_number(lua: &Lua, port: &Value) -> Result<u16, Misuse> {
     let place = Place::Argument(2);
-    let number = place.number(lua, port)?;
-    if number.fract() != 0.0 || !number.is_finite() {
-        return Err(place.misuse("number has no integer representation"));
-    }
+    let number = place.whole(lua, port)?;
     if !(0.0..=65535.0).contains(&number) {
-        return Err(place.misuse(format!("port out of range 0-65535: {number}")));
+        return Err(place.misuse(format!("port out of range 0-65535: {}", shown(number))));
     }
     Ok(number as u16)
 }

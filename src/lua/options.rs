@@ -64,9 +64,9 @@ pub fn set_format(lua: &Lua, format: &mut Format, name: &str, value: &Value) -> 
     let place = Place::Option(name);
     match name {
         "newline" => format.newline = place.string(lua, value)?.as_bytes().to_vec(),
-        "max_line" => format.max_line = place.limit(lua, value)?,
-        "max_packet" => format.max_packet = place.limit(lua, value)?,
-        "max_json" => format.max_json = place.limit(lua, value)?,
+        "max_line" => format.max_line = place.limit(lua, value, 0)?,
+        "max_packet" => format.max_packet = place.limit(lua, value, 0)?,
+        "max_json" => format.max_json = place.limit(lua, value, 0)?,
         "packet_endian" => format.packet_endian = place.word(lua, value, &ENDIANS)?,
         _ => return Ok(false),
     }

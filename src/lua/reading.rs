@@ -39,12 +39,12 @@ pub fn register(lua: &Lua, core: &Table, marks: &Marks) -> mlua::Result<()> {
         if delimiter.is_empty() {
             return Err(place.misuse("delimiter is empty").into());
         }
-        let max = call.optional_size(2, 0)?;
+        let max = call.optional_limit(2, 0)?;
         flat(it.read_until(&delimiter, max, |bytes| string(call, bytes))?)
     })?;
     for name in ["read_str", "read_all"] {
         reading(lua, &methods, name, name, |it, call, moved| {
-            let max = call.optional_size(1, 0)?;
+            let max = call.optional_limit(1, 0)?;
             flat(it.read_str(max, moved, |bytes| string(call, bytes))?)
         })?;
     }
@@ -79,7 +79,9 @@ fn register_iterators(lua: &Lua, core: &Table, marks: &Marks) -> mlua::Result<()
     // What an iterator's arguments are checked with when it is made.
     let checks = lua.create_table()?;
     reading(lua, &checks, "lines", "lines", |_, call, _| keeps_newline(call).map(|_| ready(true))?)?;
-    reading(lua, &checks, "chunks", "chunks", |_, call, _| call.optional_size(1, 1).map(|_| ready(true))?)?;
+    reading(lua, &checks, "chunks", "chunks", |_, call, _| {
+        call.optional_limit(1, 1).map(|_| ready(true))?
+    })?;
     for name in ["packets", "json_packets", "json_values"] {
         reading(lua, &checks, name, name, |_, _, _| ready(true))?;
     }
@@ -91,7 +93,7 @@ fn ready<R>(value: R) -> Outcome<R> {
 }
 
 fn recv(it: &mut Connection, call: &Call<'_>) -> Outcome<Option<LuaString>> {
-    let max = call.optional_size(1, 1)?.unwrap_or(RECV);
+    let max = call.optional_limit(1, 1)?.unwrap_or(RECV);
     optional(it.recv(max, |bytes| string(call, bytes))?)
 }
 

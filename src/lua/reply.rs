@@ -30,9 +30,14 @@ type Outcome = (Value, Value, Value);
 /// The address of this stands for "not done", in every state alike.
 static PENDING: u8 = 0;
 
-/// What the last step of this state that was not done has to tell.
+/// What the steps of this state that were not done have to tell, the last one on top. A debug hook that uses the
+/// module may run between a step and its `outcome`: what it adds it also takes. If it raises instead, the
+/// interrupted step's outcome stays, below all that follow.
 #[derive(Default)]
-struct Pending(RefCell<Option<Outcome>>);
+struct Pending(RefCell<Vec<Outcome>>);
+
+/// Outcomes that stayed are forgotten beyond this many.
+const KEPT: usize = 16;
 
 /// Adds to `core`: `PENDING` and `outcome`.
 pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
@@ -46,13 +51,17 @@ fn mark() -> LightUserData {
 }
 
 fn take(lua: &Lua) -> Outcome {
-    let outcome = lua.app_data_ref::<Pending>().and_then(|pending| pending.0.take());
+    let outcome = lua.app_data_ref::<Pending>().and_then(|pending| pending.0.borrow_mut().pop());
     outcome.unwrap_or((Value::Nil, Value::Nil, Value::Nil))
 }
 
 fn pending<R>(lua: &Lua, outcome: Outcome) -> Reply<R> {
     if let Some(pending) = lua.app_data_ref::<Pending>() {
-        pending.0.replace(Some(outcome));
+        let mut outcomes = pending.0.borrow_mut();
+        if outcomes.len() == KEPT {
+            outcomes.remove(0);
+        }
+        outcomes.push(outcome);
     }
     Either::Right(mark())
 }

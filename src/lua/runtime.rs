@@ -23,6 +23,6 @@ pub fn load(lua: &Lua, core: &Table) -> mlua::Result<Runtime> {
     let errors: Table = chunk("errors.lua", ERRORS).call(core)?;
     let wait: Table = chunk("wait.lua", WAIT).call((core, &errors))?;
     let connection: Table = chunk("methods.lua", METHODS).call((core, &errors, &wait))?;
-    let module = chunk("module.lua", MODULE).call((core, &errors, &wait, &connection))?;
+    let module = chunk("module.lua", MODULE).call((core, &errors, &wait))?;
     Ok(Runtime { module, connection })
 }

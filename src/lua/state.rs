@@ -178,19 +178,19 @@ fn set_option(lua: &Lua, it: &mut Connection, name: &'static str, value: &Value)
             socket?.set_keepalive(keepalive)
         }
         "linger" => {
-            let time = off_or_seconds(lua, place, value)?;
+            let time = off_or_seconds(lua, place, value, Duration::from_secs(1))?;
             socket?.set_linger(time)
         }
         "user_timeout" => {
-            let time = off_or_seconds(lua, place, value)?;
+            let time = off_or_seconds(lua, place, value, Duration::from_millis(1))?;
             socket?.set_user_timeout(time)
         }
         "recv_buffer" => {
-            let bytes = place.size(lua, value, 1)?;
+            let bytes = place.int(lua, value, 1)?;
             socket?.set_recv_buffer(bytes)
         }
         _ => {
-            let bytes = place.size(lua, value, 1)?;
+            let bytes = place.int(lua, value, 1)?;
             socket?.set_send_buffer(bytes)
         }
     };
@@ -198,10 +198,17 @@ fn set_option(lua: &Lua, it: &mut Connection, name: &'static str, value: &Value)
 }
 
 /// `false` switches off.
-fn off_or_seconds(lua: &Lua, place: Place<'_>, value: &Value) -> Result<Option<Duration>, Misuse> {
+fn off_or_seconds(
+    lua: &Lua,
+    place: Place<'_>,
+    value: &Value,
+    unit: Duration,
+) -> Result<Option<Duration>, Misuse> {
     match value {
         Value::Boolean(false) => Ok(None),
-        Value::Integer(_) | Value::Number(_) | Value::String(_) => place.seconds(lua, value),
+        Value::Integer(_) | Value::Number(_) | Value::String(_) => {
+            place.coarse_seconds(lua, value, unit).map(Some)
+        }
         other => Err(place.expected("false or number (seconds)", other)),
     }
 }

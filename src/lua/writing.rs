@@ -18,7 +18,6 @@ use crate::error::Kind;
 use crate::frame::packet;
 use crate::json;
 use crate::json::Marks;
-use crate::json::encode::Layout;
 use crate::lua::args::Misuse;
 use crate::lua::args::Place;
 use crate::lua::connection::Connection;
@@ -186,8 +185,11 @@ const DATA: &str = "string, number, table of strings or table of bytes";
 fn collect(lua: &Lua, place: Place<'_>, data: &Value, pieces: &mut Vec<Piece>) -> Result<(), Misuse> {
     match data {
         Value::Table(list) => {
-            let mut values = list.sequence_values::<Value>().flatten().peekable();
-            match values.peek() {
+            let values: Vec<Value> = list.sequence_values().flatten().collect();
+            if list.pairs::<Value, Value>().count() != values.len() {
+                return Err(place.misuse("list expected, got a table with holes or names"));
+            }
+            match values.first() {
                 Some(Value::Integer(_) | Value::Number(_)) => {
                     pieces.push(Box::new(bytes_of(lua, place, values)?));
                 }
@@ -203,7 +205,7 @@ fn collect(lua: &Lua, place: Place<'_>, data: &Value, pieces: &mut Vec<Piece>) -
     }
 }
 
-fn bytes_of(lua: &Lua, place: Place<'_>, values: impl Iterator<Item = Value>) -> Result<Vec<u8>, Misuse> {
+fn bytes_of(lua: &Lua, place: Place<'_>, values: Vec<Value>) -> Result<Vec<u8>, Misuse> {
     let byte = |(at, value): (usize, Value)| {
         let number = place.number(lua, &value).ok().filter(|number| number.fract() == 0.0);
         match number {
@@ -211,15 +213,11 @@ fn bytes_of(lua: &Lua, place: Place<'_>, values: impl Iterator<Item = Value>) ->
             _ => Err(place.misuse(format!("byte (integer 0-255) expected at position {}", at + 1))),
         }
     };
-    values.enumerate().map(byte).collect()
+    values.into_iter().enumerate().map(byte).collect()
 }
 
-fn strings_of(
-    place: Place<'_>,
-    values: impl Iterator<Item = Value>,
-    pieces: &mut Vec<Piece>,
-) -> Result<(), Misuse> {
-    for (at, value) in values.enumerate() {
+fn strings_of(place: Place<'_>, values: Vec<Value>, pieces: &mut Vec<Piece>) -> Result<(), Misuse> {
+    for (at, value) in values.into_iter().enumerate() {
         match value {
             Value::String(text) => pieces.push(piece(&text)),
             _ => return Err(place.misuse(format!("string expected at position {}", at + 1))),
@@ -262,7 +260,7 @@ fn frame_json(
     if let Form::Packet = form {
         text.extend_from_slice(&[0; packet::HEADER]);
     }
-    json::encode::encode(lua, marks, value, Layout::Compact, text)??;
+    json::encode::encode(lua, marks, value, text)??;
     match form {
         Form::Document => text.push(b'\n'),
         Form::Packet => {

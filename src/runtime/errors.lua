@@ -3,8 +3,8 @@
 local core = ...
 
 local debug_traceback = core.debug and core.debug.traceback
-local error, getmetatable, rawget, tostring, type =
-  error, getmetatable, rawget, tostring, type
+local error, getmetatable, rawget, tonumber, tostring, type =
+  error, getmetatable, rawget, tonumber, tostring, type
 local where, check_kind = core.where, core.check_kind
 local PENDING, outcome = core.PENDING, core.outcome
 local metatable = core.error_metatable
@@ -63,6 +63,11 @@ function errors.traceback(thread, message, level)
   if type(thread) ~= "thread" then
     thread, message, level = nil, thread, message
   end
+  if level ~= nil and not tonumber(level) then
+    local position = thread and 3 or 2
+    return errors.misuse("traceback", "bad argument #" .. position .. " to '",
+      "' (number expected, got " .. type(level) .. ")")
+  end
   if is_error(message) then
     message = tostring(message)
   elseif message == nil then
@@ -76,7 +81,7 @@ function errors.traceback(thread, message, level)
     -- Lua 5.1 minds a nil at the end.
     return debug_traceback(thread, message, level or 0)
   end
-  local text = debug_traceback(message, (level or 1) + 1)
+  local text = debug_traceback(message, (tonumber(level) or 1) + 1)
   return text
 end
 

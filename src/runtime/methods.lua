@@ -207,8 +207,6 @@ local next_line = nexts.lines
 return {
   methods = methods,
   close = methods.close,
-  define = define,
-  define_plain = define_plain,
   -- `for line in conn do`
   call = function(self)
     return next_line(self)

@@ -1,10 +1,10 @@
 -- The module's own functions.
 
-local core, errors, waiting, connection = ...
+local core, errors, waiting = ...
 
 local getmetatable, pcall, setmetatable, type = getmetatable, pcall, setmetatable, type
 local raise, misuse = errors.raise, errors.misuse
-local wait_or_error, define = waiting.wait_or_error, connection.define
+local wait_or_error = waiting.wait_or_error
 local PENDING, outcome = core.PENDING, core.outcome
 local dial, dial_on, remember, last, no_connection =
   core.dial, core.dial_on, core.remember, core.last, core.no_connection
@@ -58,10 +58,13 @@ end
 --- The legacy way to write: on the last connection that was opened. Returns nothing.
 function tcp.send(data)
   local conn = last()
-  if not conn then
+  if conn then
+    conn:send(data)
+  elseif type(data) == "string" or type(data) == "number" then
     return raise(no_connection("send"))
+  else
+    return misuse("send", "bad argument #1 to '", "' (string expected, got " .. type(data) .. ")")
   end
-  conn:send(data)
 end
 
 --- The legacy way to read: at most 8192 bytes from the last connection, "" at the end of the stream.
@@ -75,8 +78,63 @@ end
 
 local json = { null = core.json.null, array_mt = core.json.array_mt }
 tcp.json = json
-define(json, "encode", core.json.encode)
-define(json, "decode", core.json.decode)
+local array_mt, object_mt = core.json.array_mt, core.json.object_mt
+local encode, is_pretty, json_failed = core.json.encode, core.json.is_pretty, core.json.failed
+local decode, text_of = core.json.decode, core.json.text
+
+local function encode_with_options(name, value, options)
+  local pretty = is_pretty(options)
+  if pretty == PENDING then
+    return misuse(name, outcome())
+  end
+  return encode(array_mt, object_mt, value, pretty)
+end
+
+local function define_encode(name, fail)
+  json[name] = function(value, options)
+    local text, problem
+    if options == nil then
+      text, problem = encode(array_mt, object_mt, value, false)
+    else
+      text, problem = encode_with_options(name, value, options)
+    end
+    if text ~= nil then
+      return text
+    end
+    return fail(json_failed("encode", problem))
+  end
+end
+
+--- For what is not plainly a string.
+local function decode_argument(name, text)
+  text = text_of(text)
+  if text == PENDING then
+    return misuse(name, outcome())
+  end
+  return decode(text, array_mt)
+end
+
+local function define_decode(name, fail)
+  json[name] = function(text)
+    local value, problem = decode(text, array_mt)
+    if value == nil and problem == nil then
+      value, problem = decode_argument(name, text)
+    end
+    if value ~= nil then
+      return value
+    end
+    return fail(json_failed("decode", problem, text))
+  end
+end
+
+local function give(err)
+  return nil, err
+end
+
+define_encode("encode", raise)
+define_encode("try_encode", give)
+define_decode("decode", raise)
+define_decode("try_decode", give)
 
 local function marker(name, mark)
   return function(t)

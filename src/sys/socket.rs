@@ -55,7 +55,9 @@ impl Socket {
     /// listener's backlog is full (connect(2), EAGAIN), for which no descriptor can be waited.
     pub fn connect_unix(path: &Path) -> io::Result<Self> {
         let socket = Self::unconnected(Domain::UNIX)?;
-        socket.0.connect(&SockAddr::unix(path)?)?;
+        let address = SockAddr::unix(path)
+            .map_err(|_| io::Error::other("the path is too long for a unix socket (107 bytes on Linux)"))?;
+        socket.0.connect(&address)?;
         Ok(socket)
     }
 
