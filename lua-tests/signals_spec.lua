@@ -42,7 +42,7 @@ local SCRIPT = [[
   %s
 ]]
 
-local function interrupts(wait, run)
+local function interrupts(wait, run, prefix)
   local peer, silent = peers.start("accept", "stall"), peers.start("--silent")
   support.with_child(SCRIPT:format(peer.port, silent.port, wait, run), function(output, pid)
     assert.equal("waiting", output:read("*l"))
@@ -51,7 +51,7 @@ local function interrupts(wait, run)
     local text = output:read("*a")
     assert.matches("interrupted!", text)
     assert.is_nil(text:find("came back", 1, true))
-  end)
+  end, prefix)
 end
 
 describe("Ctrl-C", function()
@@ -64,6 +64,18 @@ describe("Ctrl-C", function()
       interrupts(wait, "coroutine.wrap(wait)()")
     end)
   end
+
+  it("interrupts connect while a name is being resolved", function()
+    if not support.succeeds("unshare -m true") then
+      return pending("a resolver that never answers needs a mount namespace of its own (root)")
+    end
+    local address = "127.99.99.98"
+    peers.start("--silent-dns", address)
+    support.with_nameserver(address, function(prefix)
+      interrupts("tcp.connect('slow.example', 80, 60)", "wait()", prefix)
+      interrupts("tcp.connect('slow.example', 80, 60)", "coroutine.wrap(wait)()", prefix)
+    end)
+  end)
 
   it("can be caught by pcall, and the connection is usable afterwards", function()
     local peer = peers.start("accept", { "read", 1 }, { "send", "hello\n" }, "stall")

@@ -65,9 +65,9 @@ function support.child(script, prefix)
 end
 
 --- The same for a process that is under way: `use` gets its output as a file, and its id.
-function support.with_child(script, use)
+function support.with_child(script, use, prefix)
   return with_script(script, function(path)
-    local process = assert(io.popen(("echo $$; exec %s %s 2>&1"):format(LUA, path), "r"))
+    local process = assert(io.popen(("echo $$; exec %s %s %s 2>&1"):format(prefix or "", LUA, path), "r"))
     local pid = process:read("*l")
     local ok, err = pcall(use, process, pid)
     os.execute("kill -9 " .. pid .. " 2>/dev/null")
@@ -78,10 +78,11 @@ function support.with_child(script, use)
   end)
 end
 
---- Runs a script where the system's resolver asks the name server at `address` and waits for it.
-function support.child_with_nameserver(address, script)
+--- Calls `use` with words of the shell that make the system's resolver ask the name server at `address`, and wait
+--- for it. They need a mount namespace of their own.
+function support.with_nameserver(address, use)
   return with_script("nameserver " .. address .. "\noptions timeout:30 attempts:1\n", function(path)
-    return support.child(script, "unshare -m sh -c 'mount --bind " .. path .. ' /etc/resolv.conf && exec "$@"\' sh')
+    return use("unshare -m sh -c 'mount --bind " .. path .. ' /etc/resolv.conf && exec "$@"\' sh')
   end)
 end
 
