@@ -92,6 +92,25 @@ describe("Ctrl-C", function()
     end)
   end)
 
+  it("ends the sending side if it cuts a write, and whatever follows fails at once", function()
+    local peer = peers.start("accept", { "send", "still here" }, { "sleep", 500 }, "drain")
+    local script = SCRIPT:format(peer.port, 1, "conn:write(('x'):rep(20000000))", [[
+      print(pcall(wait))
+      for _, name in ipairs { "write", "send", "send_some", "write_line", "write_packet", "write_json" } do
+        local _, err = conn["try_" .. name](conn, "more")
+        print(err.kind, err.message)
+      end
+      print(conn:read(10))
+    ]])
+    support.with_child(script, function(output, pid)
+      assert.equal("waiting", output:read("*l"))
+      wait_until_asleep(pid)
+      os.execute("kill -INT " .. pid)
+      local refusals = ("closed\tthe sending side has ended\n"):rep(6)
+      assert.matches("^false\t[^\n]*interrupted!\n" .. refusals .. "still here\n$", output:read("*a"))
+    end)
+  end)
+
   it("reaches a script whose coroutine has a debug hook of its own", function()
     interrupts("conn:read_line()", "coroutine.wrap(function() debug.sethook(function() end, 'l') wait() end)()")
   end)

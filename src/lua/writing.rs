@@ -94,6 +94,8 @@ fn writing(
             Ok(it) => it,
             Err(misuse) => return reply::failed(lua, misuse.into(), name, None),
         };
+        // The caller waits for its writes, so what is still queued was interrupted.
+        it.net.forsake_writes();
         match step(lua, &mut it, first, others) {
             Ok((total, Written::Whole)) => Ok(reply::done(total)),
             Ok((_, Written::Queued(ticket))) => {
@@ -155,6 +157,7 @@ fn send_some(lua: &Lua, (it, data, first): (Receiver, Value, Value)) -> mlua::Re
                 .misuse(format!("{first} is past the end of {length} bytes"))
                 .into());
         };
+        it.net.forsake_writes();
         it.net.send_some(rest).map_err(Failure::World)
     })();
     match step {

@@ -13,6 +13,7 @@ use crate::address::Address;
 use crate::address::peer_name;
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::error::Kind;
 use crate::frame::buffer::Buffer;
 use crate::net::outbox::Outbox;
 use crate::net::reading::Search;
@@ -131,7 +132,12 @@ impl Connection {
             return Err(self.drop_write(ticket, Error::closed_here()));
         };
         loop {
-            let Some(write) = self.outbox.turn(ticket) else { return Ok(Step::Wait(Interest::Write)) };
+            let Some(write) = self.outbox.turn(ticket) else {
+                return match self.outbox.contains(ticket) {
+                    true => Ok(Step::Wait(Interest::Write)),
+                    false => Err(Error::new(Kind::Closed, "another write took its place")),
+                };
+            };
             if write.is_done() {
                 let sent = write.sent();
                 self.outbox.remove(ticket);
@@ -165,11 +171,20 @@ impl Connection {
         if write.cut == Cut::EndsOutput
             && write.sent() > 0
             && let Some(stream) = self.stream.as_mut()
-            && stream.check_output().is_ok()
         {
             stream.end_output();
         }
         cause.with_written(write.sent())
+    }
+
+    /// Forgets queued writes with which nobody goes on any more, because they were interrupted. If one of them
+    /// had begun to leave, what the peer got is cut somewhere: nothing may follow.
+    pub fn forsake_writes(&mut self) {
+        if self.outbox.clear()
+            && let Some(stream) = self.stream.as_mut()
+        {
+            stream.end_output();
+        }
     }
 
     /// The bytes that one write of `bytes` takes, at least one unless `bytes` is empty.
@@ -196,6 +211,7 @@ impl Connection {
     /// Idempotent, does not wait for the peer, and forgets what was not read.
     pub fn close(&mut self) {
         self.stream = None;
+        self.outbox.clear();
         self.buffer = Buffer::default();
         self.search = Search::None;
         self.reading.waits_for = None;

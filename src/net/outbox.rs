@@ -89,6 +89,15 @@ impl Outbox {
         self.writes.front_mut().filter(|write| write.ticket == ticket)
     }
 
+    pub fn contains(&self, ticket: Ticket) -> bool {
+        self.writes.iter().any(|write| write.ticket == ticket)
+    }
+
+    /// Forgets every write; whether one of them had begun to leave.
+    pub fn clear(&mut self) -> bool {
+        self.writes.drain(..).any(|write| write.sent > 0)
+    }
+
     pub fn remove(&mut self, ticket: Ticket) -> Option<Write> {
         let at = self.writes.iter().position(|write| write.ticket == ticket)?;
         self.writes.remove(at)

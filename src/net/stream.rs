@@ -99,7 +99,9 @@ impl Stream {
 
     /// No later write may follow: one was cut half-way.
     pub fn end_output(&mut self) {
-        self.output = Direction::Ended;
+        if let Direction::Open = self.output {
+            self.output = Direction::Ended;
+        }
     }
 
     pub fn shutdown(&mut self, direction: Shutdown) -> Result<(), Error> {
