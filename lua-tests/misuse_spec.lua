@@ -265,7 +265,7 @@ local FALLIBLE = {
       case("argument #1", "delimiter is empty", ""),
       case("argument #1", "delimiter is empty", "", 5, { timeout = 1 }),
       case("argument #1", "string expected, got nil", { timeout = 1 }),
-      case("argument #2", "number expected, got table", "x", { timeout = 1 }, 5),
+      case("argument #3", "table (options) expected, got number", "x", { timeout = 1 }, 5),
     }),
   read_str = join(at(1, limit(0, OPTIONAL_NUMBER)), for_this_call(5), for_this_call()),
   read_all = join(at(1, limit(0, OPTIONAL_NUMBER)), for_this_call(5), for_this_call()),

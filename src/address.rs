@@ -35,6 +35,9 @@ impl Host {
             let literal = inner.strip_suffix(']').and_then(|inner| inner.parse::<Ipv6Addr>().ok());
             return literal.map(|ip| Host::Ip(ip.into())).ok_or("IPv6 address expected in brackets");
         }
+        if text.contains(['[', ']']) {
+            return Err("stray bracket in the host");
+        }
         Ok(text.parse().map_or_else(|_| Host::Name(text.into()), Host::Ip))
     }
 }
@@ -104,7 +107,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_a_host_is_refused() {
-        for text in ["", "unix:", "[::1", "[db]", "[127.0.0.1]", "a\0b", "unix:/a\0b"] {
+        for text in ["", "unix:", "[::1", "[db]", "[127.0.0.1]", "::1]", "a\0b", "unix:/a\0b"] {
             assert!(Host::parse(text).is_err(), "{text:?}");
         }
     }

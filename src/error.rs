@@ -59,6 +59,10 @@ impl Error {
         Self::new(Kind::Closed, "the connection is closed")
     }
 
+    pub fn out_of_memory() -> Self {
+        Self::new(Kind::System, "out of memory")
+    }
+
     pub fn with_stage(mut self, stage: Stage) -> Self {
         self.0.stage = Some(stage);
         self
@@ -67,6 +71,11 @@ impl Error {
     pub fn with_data(mut self, data: impl Into<Vec<u8>>) -> Self {
         self.0.data = Some(data.into());
         self
+    }
+
+    /// The error of a write that did not begin says so, too.
+    pub fn of_write(self) -> Self {
+        if self.written().is_some() { self } else { self.with_written(0) }
     }
 
     pub fn with_written(mut self, written: usize) -> Self {
@@ -114,6 +123,7 @@ impl std::error::Error for Error {}
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Kind {
     AddressInUse,
+    Busy,
     Closed,
     Json,
     Refused,
@@ -150,6 +160,7 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Kind::AddressInUse => "address_in_use",
+            Kind::Busy => "busy",
             Kind::Closed => "closed",
             Kind::Json => "json",
             Kind::Refused => "refused",

@@ -4,6 +4,8 @@
 //! moves to the front only when room at the back has run out. It grows as bytes arrive, never because
 //! somebody claimed that they will.
 
+use crate::error::Error;
+
 #[derive(Default)]
 pub struct Buffer {
     /// Always initialised up to its length; `start..end` is what has arrived.
@@ -21,8 +23,8 @@ const KEPT: usize = 64 * 1024;
 
 impl Buffer {
     /// Room for at least `wanted` bytes behind what is there. Grows by doubling, so that the cost of a long
-    /// read stays linear.
-    pub fn room(&mut self, wanted: usize) -> &mut [u8] {
+    /// read stays linear. What a peer sends must not end the process: want of memory is an error.
+    pub fn room(&mut self, wanted: usize) -> Result<&mut [u8], Error> {
         let wanted = wanted.max(1);
         if self.bytes.len() - self.end < wanted && self.start > 0 && self.start >= self.len() {
             self.bytes.copy_within(self.start..self.end, 0);
@@ -31,9 +33,12 @@ impl Buffer {
         }
         if self.bytes.len() - self.end < wanted {
             let doubled = (self.bytes.len() * 2).max(FIRST_ROOM);
-            self.bytes.resize(doubled.max(self.end + wanted), 0);
+            let length = doubled.max(self.end + wanted);
+            let missing = length - self.bytes.len();
+            self.bytes.try_reserve_exact(missing).map_err(|_| Error::out_of_memory())?;
+            self.bytes.resize(length, 0);
         }
-        &mut self.bytes[self.end..]
+        Ok(&mut self.bytes[self.end..])
     }
 
     /// The first `count` bytes of the last `room` have arrived.
@@ -75,7 +80,7 @@ mod tests {
     use super::*;
 
     fn push(buffer: &mut Buffer, bytes: &[u8]) {
-        buffer.room(bytes.len())[..bytes.len()].copy_from_slice(bytes);
+        buffer.room(bytes.len()).unwrap()[..bytes.len()].copy_from_slice(bytes);
         buffer.arrived(bytes.len());
     }
 

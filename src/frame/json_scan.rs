@@ -89,12 +89,9 @@ impl Scan {
         matches!(self.state, Before)
     }
 
-    /// Bytes of the document seen so far; of the white space, before it begins.
+    /// Bytes of the document seen so far.
     pub fn length(&self) -> usize {
-        match self.state {
-            Before => self.seen,
-            _ => self.seen - self.start,
-        }
+        self.seen - self.start
     }
 
     fn extent(&self, end: usize) -> Extent {

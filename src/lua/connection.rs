@@ -17,6 +17,8 @@ use mlua::UserDataRefMut;
 use mlua::UserDataRegistry;
 use mlua::Value;
 
+use crate::error::Error;
+use crate::error::Kind;
 use crate::lua::args::Misuse;
 use crate::lua::args::Place;
 use crate::lua::args::each_option;
@@ -66,10 +68,15 @@ pub fn register(lua: &Lua, runtime: &Table) -> mlua::Result<()> {
 /// What comes before the colon: a connection, or a mistake.
 pub type Receiver = Either<UserDataRefMut<Connection>, Value>;
 
-pub fn receiver(receiver: Receiver) -> Result<UserDataRefMut<Connection>, Misuse> {
+pub fn receiver(receiver: Receiver) -> Result<UserDataRefMut<Connection>, Failure> {
     match receiver {
         Either::Left(connection) => Ok(connection),
-        Either::Right(other) => Err(Misuse::receiver(&other)),
+        Either::Right(Value::UserData(other)) if other.is::<Connection>() => {
+            // Lua collects garbage in the middle of a step; what a finalizer then calls comes too early.
+            let message = "the connection is in use by what this finalizer interrupts";
+            Err(Error::new(Kind::Busy, message).into())
+        }
+        Either::Right(other) => Err(Misuse::receiver(&other).into()),
     }
 }
 
@@ -82,7 +89,8 @@ pub struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    fn new(lua: &'a Lua, mut values: [Value; 3]) -> Result<Self, Misuse> {
+    /// `arity`: what comes behind so many arguments has to be the table of options.
+    fn new(lua: &'a Lua, mut values: [Value; 3], arity: usize) -> Result<Self, Misuse> {
         let mut timeout = None;
         if let Some(last) = values.iter_mut().rfind(|value| !value.is_nil())
             && let Value::Table(options) = last
@@ -92,6 +100,10 @@ impl<'a> Call<'a> {
                 Ok(())
             })?;
             *last = Value::Nil;
+        }
+        if let Some(extra) = values[arity..].iter().position(|value| !value.is_nil()) {
+            let position = arity + extra;
+            return Err(Place::Argument(position + 1).expected("table (options)", &values[position]));
         }
         Ok(Self { lua, values, timeout })
     }
@@ -115,19 +127,20 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Registers a step that reads. `op` names the operation in its errors. While it waits, `more` says whether
-/// the time of the operation begins anew, because bytes arrived.
+/// Registers a step that reads. `op` names the operation in its errors; it has at most `arity` arguments before its
+/// options. While it waits, `more` says whether the time of the operation begins anew, because bytes arrived.
 pub fn reading<R: IntoLua + 'static>(
     lua: &Lua,
     steps: &Table,
     name: &str,
     op: &'static str,
+    arity: usize,
     step: impl Fn(&mut connection::Connection, &Call<'_>, &mut bool) -> Result<Step<R>, Failure> + 'static,
 ) -> mlua::Result<()> {
     let function = lua.create_function(move |lua, (it, a, b, c): (Receiver, Value, Value, Value)| {
-        let (mut it, call) = match receiver(it).and_then(|it| Ok((it, Call::new(lua, [a, b, c])?))) {
+        let (mut it, call) = match receiver(it).and_then(|it| Ok((it, Call::new(lua, [a, b, c], arity)?))) {
             Ok(both) => both,
-            Err(misuse) => return reply::failed(lua, misuse.into(), op, None),
+            Err(failure) => return reply::failed(lua, failure, op, None),
         };
         let mut renews = false;
         match step(&mut it.net, &call, &mut renews) {
@@ -152,7 +165,7 @@ pub fn query<R: IntoLua + 'static>(
 ) -> mlua::Result<()> {
     let function = lua.create_function(move |lua, it: Receiver| match receiver(it) {
         Ok(mut it) => Ok(reply::done(step(&mut it))),
-        Err(misuse) => reply::failed(lua, misuse.into(), name, None),
+        Err(failure) => reply::failed(lua, failure, name, None),
     })?;
     steps.raw_set(name, function)
 }
@@ -167,7 +180,7 @@ pub fn instant<R: IntoLua + 'static>(
     let function = lua.create_function(move |lua, (it, a, b, c): (Receiver, Value, Value, Value)| {
         let mut it = match receiver(it) {
             Ok(it) => it,
-            Err(misuse) => return reply::failed::<R>(lua, misuse.into(), name, None),
+            Err(failure) => return reply::failed::<R>(lua, failure, name, None),
         };
         let result = step(lua, &mut it, [a, b, c]);
         reply::settled(lua, result, name, || Some(it.net.peer()))

@@ -86,7 +86,7 @@ pub fn keepalive(lua: &Lua, place: Place<'_>, value: &Value) -> Result<Keepalive
         Value::Boolean(false) => Ok(Keepalive::Off),
         Value::Integer(_) | Value::Number(_) | Value::String(_) => match place.seconds(lua, value)? {
             Some(idle) if idle >= Duration::from_secs(1) && idle <= Duration::from_secs(32767) => {
-                Ok(Keepalive::After(idle))
+                Ok(Keepalive::After(Duration::from_secs(idle.as_nanos().div_ceil(1_000_000_000) as u64)))
             }
             _ => Err(place.misuse("1 to 32767 seconds expected")),
         },

@@ -18,22 +18,25 @@ use crate::step::Step;
 /// What `recv` takes at most, unless told otherwise.
 const RECV: usize = 8192;
 
+/// From this size on the cost of a protected call does not matter.
+const LARGE: usize = 4096;
+
 type Outcome<R> = Result<Step<R>, Failure>;
 
 /// Adds to `core`: `reading`, the methods by name, and `iterators`, what each of them calls.
 pub fn register(lua: &Lua, core: &Table, marks: &Marks) -> mlua::Result<()> {
     let methods = lua.create_table()?;
-    reading(lua, &methods, "read", "read", |it, call, _| {
+    reading(lua, &methods, "read", "read", 1, |it, call, _| {
         let count = call.size(1, 0)?;
         flat(it.read(count, |bytes| string(call, bytes))?)
     })?;
-    reading(lua, &methods, "read_bytes", "read_bytes", |it, call, _| {
+    reading(lua, &methods, "read_bytes", "read_bytes", 1, |it, call, _| {
         let count = call.size(1, 0)?;
         flat(it.read(count, |bytes| call.lua.create_sequence_from(bytes.iter().copied()))?)
     })?;
-    reading(lua, &methods, "recv", "recv", |it, call, _| recv(it, call))?;
-    reading(lua, &methods, "read_line", "read_line", |it, call, _| read_line(it, call, false))?;
-    reading(lua, &methods, "read_until", "read_until", |it, call, _| {
+    reading(lua, &methods, "recv", "recv", 1, |it, call, _| recv(it, call))?;
+    reading(lua, &methods, "read_line", "read_line", 1, |it, call, _| read_line(it, call, false))?;
+    reading(lua, &methods, "read_until", "read_until", 2, |it, call, _| {
         let (place, delimiter) = call.argument(1);
         let delimiter = place.string(call.lua, delimiter)?.as_bytes();
         if delimiter.is_empty() {
@@ -43,19 +46,19 @@ pub fn register(lua: &Lua, core: &Table, marks: &Marks) -> mlua::Result<()> {
         flat(it.read_until(&delimiter, max, |bytes| string(call, bytes))?)
     })?;
     for name in ["read_str", "read_all"] {
-        reading(lua, &methods, name, name, |it, call, moved| {
+        reading(lua, &methods, name, name, 1, |it, call, moved| {
             let max = call.optional_limit(1, 0)?;
             flat(it.read_str(max, moved, |bytes| string(call, bytes))?)
         })?;
     }
     let own = marks.clone();
-    reading(lua, &methods, "read_json", "read_json", move |it, call, _| read_json(it, call, &own, false))?;
-    reading(lua, &methods, "read_packet", "read_packet", |it, call, _| read_packet(it, call, false))?;
+    reading(lua, &methods, "read_json", "read_json", 0, move |it, call, _| read_json(it, call, &own, false))?;
+    reading(lua, &methods, "read_packet", "read_packet", 0, |it, call, _| read_packet(it, call, false))?;
     let own = marks.clone();
-    reading(lua, &methods, "read_json_packet", "read_json_packet", move |it, call, _| {
+    reading(lua, &methods, "read_json_packet", "read_json_packet", 0, move |it, call, _| {
         read_json_packet(it, call, &own, false)
     })?;
-    reading(lua, &methods, "peek", "peek", |it, call, _| {
+    reading(lua, &methods, "peek", "peek", 1, |it, call, _| {
         let count = call.size(1, 0)?;
         optional(it.peek(count, |bytes| string(call, bytes))?)
     })?;
@@ -65,25 +68,27 @@ pub fn register(lua: &Lua, core: &Table, marks: &Marks) -> mlua::Result<()> {
 
 fn register_iterators(lua: &Lua, core: &Table, marks: &Marks) -> mlua::Result<()> {
     let steps = lua.create_table()?;
-    reading(lua, &steps, "lines", "lines", |it, call, _| read_line(it, call, true))?;
-    reading(lua, &steps, "chunks", "chunks", |it, call, _| recv(it, call))?;
-    reading(lua, &steps, "packets", "packets", |it, call, _| read_packet(it, call, true))?;
+    reading(lua, &steps, "lines", "lines", 1, |it, call, _| read_line(it, call, true))?;
+    reading(lua, &steps, "chunks", "chunks", 1, |it, call, _| recv(it, call))?;
+    reading(lua, &steps, "packets", "packets", 0, |it, call, _| read_packet(it, call, true))?;
     let own = marks.clone();
-    reading(lua, &steps, "json_packets", "json_packets", move |it, call, _| {
+    reading(lua, &steps, "json_packets", "json_packets", 0, move |it, call, _| {
         read_json_packet(it, call, &own, true)
     })?;
     let own = marks.clone();
-    reading(lua, &steps, "json_values", "json_values", move |it, call, _| read_json(it, call, &own, true))?;
+    reading(lua, &steps, "json_values", "json_values", 0, move |it, call, _| {
+        read_json(it, call, &own, true)
+    })?;
     core.raw_set("iterators", steps)?;
 
     // What an iterator's arguments are checked with when it is made.
     let checks = lua.create_table()?;
-    reading(lua, &checks, "lines", "lines", |_, call, _| keeps_newline(call).map(|_| ready(true))?)?;
-    reading(lua, &checks, "chunks", "chunks", |_, call, _| {
+    reading(lua, &checks, "lines", "lines", 1, |_, call, _| keeps_newline(call).map(|_| ready(true))?)?;
+    reading(lua, &checks, "chunks", "chunks", 1, |_, call, _| {
         call.optional_limit(1, 1).map(|_| ready(true))?
     })?;
     for name in ["packets", "json_packets", "json_values"] {
-        reading(lua, &checks, name, name, |_, _, _| ready(true))?;
+        reading(lua, &checks, name, name, 0, |_, _, _| ready(true))?;
     }
     core.raw_set("iterator_checks", checks)
 }
@@ -127,8 +132,16 @@ fn read_json(it: &mut Connection, call: &Call<'_>, marks: &Marks, last: bool) ->
     decoded(it.read_json(last, |text| json::decode::decode(call.lua, marks, text))?)
 }
 
+/// A large string is made in a protected call: if there is no memory for it, the connection stays usable. (For
+/// small ones see lib.rs.)
 fn string(call: &Call<'_>, bytes: &[u8]) -> mlua::Result<LuaString> {
-    call.lua.create_string(bytes)
+    if bytes.len() < LARGE || cfg!(feature = "luajit") {
+        return call.lua.create_string(bytes);
+    }
+    call.lua.skip_memory_check(false);
+    let string = call.lua.create_string(bytes);
+    call.lua.skip_memory_check(true);
+    string
 }
 
 fn flat<R>(step: Step<mlua::Result<R>>) -> Outcome<R> {

@@ -77,6 +77,16 @@ pub enum Failure {
     Lua(mlua::Error),
 }
 
+impl Failure {
+    /// Of a write: how far it got is told, also if it did not begin.
+    pub fn of_write(self) -> Self {
+        match self {
+            Failure::World(error) => Failure::World(error.of_write()),
+            other => other,
+        }
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Failure::World(error)

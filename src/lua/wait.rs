@@ -92,7 +92,9 @@ fn timed_out(lua: &Lua, (target, op): (AnyUserData, String)) -> mlua::Result<Tab
         return super::failure::object(lua, &error, &op, Some(dial.0.peer()));
     }
     let peer = target.borrow::<Connection>()?.net.peer();
-    super::failure::object(lua, &Error::new(Kind::Timeout, "timed out"), &op, Some(peer))
+    let error = Error::new(Kind::Timeout, "timed out");
+    let error = if op == "send_some" { error.of_write() } else { error };
+    super::failure::object(lua, &error, &op, Some(peer))
 }
 
 /// Step: when a sleep that begins now ends.

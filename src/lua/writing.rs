@@ -18,7 +18,6 @@ use crate::error::Kind;
 use crate::frame::packet;
 use crate::json;
 use crate::json::Marks;
-use crate::lua::args::Misuse;
 use crate::lua::args::Place;
 use crate::lua::connection::Connection;
 use crate::lua::connection::Receiver;
@@ -92,7 +91,7 @@ fn writing(
     let function = lua.create_function(move |lua, (it, first, others): (Receiver, Value, MultiValue)| {
         let mut it = match receiver(it) {
             Ok(it) => it,
-            Err(misuse) => return reply::failed(lua, misuse.into(), name, None),
+            Err(failure) => return reply::failed(lua, failure, name, None),
         };
         // The caller waits for its writes, so what is still queued was interrupted.
         it.net.forsake_writes();
@@ -102,7 +101,7 @@ fn writing(
                 let ticket = Value::Integer(ticket as Integer);
                 Ok(reply::waiting(lua, Interest::Write, expiry(&it), ticket))
             }
-            Err(failure) => reply::failed(lua, failure, name, Some(it.net.peer())),
+            Err(failure) => reply::failed(lua, failure.of_write(), name, Some(it.net.peer())),
         }
     })?;
     methods.raw_set(name, function)
@@ -116,7 +115,7 @@ fn expiry(it: &Connection) -> crate::deadline::Deadline {
 fn write_on(lua: &Lua, (it, ticket, op): (Receiver, Ticket, String)) -> mlua::Result<Reply<usize>> {
     let mut it = match receiver(it) {
         Ok(it) => it,
-        Err(misuse) => return reply::failed(lua, misuse.into(), &op, None),
+        Err(failure) => return reply::failed(lua, failure, &op, None),
     };
     let mut moved = false;
     match it.net.continue_write(ticket, &mut moved) {
@@ -133,7 +132,7 @@ fn timed_out(lua: &Lua, (it, ticket, op): (Receiver, Ticket, String)) -> mlua::R
             let error = it.net.abandon_write(ticket, Error::new(Kind::Timeout, "timed out"));
             reply::failed(lua, error.into(), &op, Some(it.net.peer()))
         }
-        Err(misuse) => reply::failed(lua, misuse.into(), &op, None),
+        Err(failure) => reply::failed(lua, failure, &op, None),
     }
 }
 
@@ -142,7 +141,7 @@ fn send_some(lua: &Lua, (it, data, first): (Receiver, Value, Value)) -> mlua::Re
     const OP: &str = "send_some";
     let mut it = match receiver(it) {
         Ok(it) => it,
-        Err(misuse) => return reply::failed(lua, misuse.into(), OP, None),
+        Err(failure) => return reply::failed(lua, failure, OP, None),
     };
     let step = (|| {
         let data = Place::Argument(1).string(lua, &data)?;
@@ -163,7 +162,7 @@ fn send_some(lua: &Lua, (it, data, first): (Receiver, Value, Value)) -> mlua::Re
     match step {
         Ok(Step::Ready(sent)) => Ok(reply::done(sent)),
         Ok(Step::Wait(interest)) => Ok(reply::waiting(lua, interest, expiry(&it), Value::Boolean(false))),
-        Err(failure) => reply::failed(lua, failure, OP, Some(it.net.peer())),
+        Err(failure) => reply::failed(lua, failure.of_write(), OP, Some(it.net.peer())),
     }
 }
 
@@ -175,58 +174,94 @@ fn write(lua: &Lua, it: &mut Connection, first: Value, others: MultiValue) -> Ou
         let written = it.net.write(&[IoSlice::new(&bytes)], Cut::MayContinue, || vec![piece(only)])?;
         return Ok((bytes.len(), written));
     }
-    let mut pieces = Vec::new();
+    let mut gather = Gather::default();
     for (at, data) in std::iter::once(&first).chain(others.iter()).enumerate() {
-        collect(lua, Place::Argument(at + 1), data, &mut pieces)?;
+        gather.add(lua, Place::Argument(at + 1), data)?;
     }
+    let pieces = gather.into_pieces();
     let total = pieces.iter().map(|piece| (**piece).as_ref().len()).sum();
     Ok((total, it.net.write_pieces(pieces, Cut::MayContinue)?))
 }
 
 const DATA: &str = "string, number, table of strings or table of bytes";
 
-fn collect(lua: &Lua, place: Place<'_>, data: &Value, pieces: &mut Vec<Piece>) -> Result<(), Misuse> {
-    match data {
-        Value::Table(list) => {
-            let values: Vec<Value> = list.sequence_values().flatten().collect();
-            if list.pairs::<Value, Value>().count() != values.len() {
-                return Err(place.misuse("list expected, got a table with holes or names"));
+/// A string of at least this many bytes is sent from where it is. Smaller ones are gathered: copying them is
+/// cheaper than a reference to each, of which Lua 5.1 has no more than 8,000.
+const LARGE: usize = 64 * 1024;
+
+/// The data of one write, in as few pieces as is worth while.
+#[derive(Default)]
+struct Gather {
+    pieces: Vec<Piece>,
+    small: Vec<u8>,
+}
+
+impl Gather {
+    fn add(&mut self, lua: &Lua, place: Place<'_>, data: &Value) -> Result<(), Failure> {
+        match data {
+            Value::Table(list) => self.add_list(lua, place, list),
+            Value::String(_) | Value::Integer(_) | Value::Number(_) => {
+                self.add_string(&place.string(lua, data)?);
+                Ok(())
             }
-            match values.first() {
-                Some(Value::Integer(_) | Value::Number(_)) => {
-                    pieces.push(Box::new(bytes_of(lua, place, values)?));
-                }
-                _ => strings_of(place, values, pieces)?,
+            other => Err(place.expected(DATA, other).into()),
+        }
+    }
+
+    fn add_list(&mut self, lua: &Lua, place: Place<'_>, list: &Table) -> Result<(), Failure> {
+        let length = list.raw_len();
+        let mut keys = 0;
+        for pair in list.pairs::<Value, Value>() {
+            pair?;
+            keys += 1;
+        }
+        if keys != length {
+            return Err(place.misuse("list expected, got a table with holes or names").into());
+        }
+        let mut holds_bytes = false;
+        for position in 1..=length {
+            let value: Value = list.raw_get(position)?;
+            let is_number = matches!(value, Value::Integer(_) | Value::Number(_));
+            holds_bytes = if position == 1 { is_number } else { holds_bytes };
+            match &value {
+                _ if holds_bytes && is_number => match place.number(lua, &value)? {
+                    byte if byte.fract() == 0.0 && (0.0..=255.0).contains(&byte) => {
+                        self.small.push(byte as u8)
+                    }
+                    _ => return Err(bad_byte(place, position)),
+                },
+                _ if holds_bytes => return Err(bad_byte(place, position)),
+                Value::String(text) => self.add_string(text),
+                _ => return Err(place.misuse(format!("string expected at position {position}")).into()),
             }
-            Ok(())
         }
-        Value::String(_) | Value::Integer(_) | Value::Number(_) => {
-            pieces.push(piece(&place.string(lua, data)?));
-            Ok(())
+        Ok(())
+    }
+
+    fn add_string(&mut self, text: &LuaString) {
+        let bytes = text.as_bytes();
+        if bytes.len() < LARGE {
+            self.small.extend_from_slice(&bytes);
+        } else {
+            self.end_small();
+            self.pieces.push(Box::new(bytes));
         }
-        other => Err(place.expected(DATA, other)),
+    }
+
+    fn end_small(&mut self) {
+        if !self.small.is_empty() {
+            self.pieces.push(Box::new(std::mem::take(&mut self.small)));
+        }
+    }
+
+    fn into_pieces(mut self) -> Vec<Piece> {
+        self.end_small();
+        self.pieces
     }
 }
 
-fn bytes_of(lua: &Lua, place: Place<'_>, values: Vec<Value>) -> Result<Vec<u8>, Misuse> {
-    let byte = |(at, value): (usize, Value)| {
-        let number = place.number(lua, &value).ok().filter(|number| number.fract() == 0.0);
-        match number {
-            Some(number) if (0.0..=255.0).contains(&number) && !value.is_string() => Ok(number as u8),
-            _ => Err(place.misuse(format!("byte (integer 0-255) expected at position {}", at + 1))),
-        }
-    };
-    values.into_iter().enumerate().map(byte).collect()
-}
-
-fn strings_of(place: Place<'_>, values: Vec<Value>, pieces: &mut Vec<Piece>) -> Result<(), Misuse> {
-    for (at, value) in values.into_iter().enumerate() {
-        match value {
-            Value::String(text) => pieces.push(piece(&text)),
-            _ => return Err(place.misuse(format!("string expected at position {}", at + 1))),
-        }
-    }
-    Ok(())
+fn bad_byte(place: Place<'_>, position: usize) -> Failure {
+    place.misuse(format!("byte (integer 0-255) expected at position {position}")).into()
 }
 
 /// How JSON text is framed.

@@ -205,7 +205,8 @@ impl Connection {
     }
 
     pub fn shutdown(&mut self, direction: Shutdown) -> Result<(), Error> {
-        self.stream.as_mut().ok_or_else(Error::closed_here)?.shutdown(direction)
+        let stream = self.stream.as_mut().ok_or_else(Error::closed_here)?;
+        stream.shutdown(direction, &mut self.buffer)
     }
 
     /// Idempotent, does not wait for the peer, and forgets what was not read.

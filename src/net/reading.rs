@@ -36,6 +36,9 @@ impl Found {
 /// Room asked for at once, at most: a claimed length is not a reason to reserve.
 const STRIDE: usize = 256 * 1024;
 
+/// White space before a JSON document is kept for other reads up to this much; more of it is skipped at once.
+const BLANKS: usize = 64 * 1024;
+
 /// What the end of the stream means to a read.
 enum AtEnd {
     Found(Found),
@@ -50,7 +53,7 @@ impl Connection {
     /// Exactly `count` bytes.
     pub fn read<R>(&mut self, count: usize, take: impl FnOnce(&[u8]) -> R) -> Result<Step<R>, Error> {
         let found = |input: &[u8]| if input.len() >= count { Found::bytes(count) } else { None };
-        let step = self.until(count, |it| Ok(found(it.buffer.bytes())), |_| AtEnd::Closed)?;
+        let step = self.until(count, |it| Ok(found(it.buffer.bytes())), |_| Ok(AtEnd::Closed))?;
         Ok(step.map(|found| self.take_required(found, take)))
     }
 
@@ -60,7 +63,7 @@ impl Connection {
             0 => Ok(None),
             len => Ok(Found::bytes(len.min(max))),
         };
-        let step = self.until(max, found, |_| AtEnd::Nothing)?;
+        let step = self.until(max, found, |_| Ok(AtEnd::Nothing))?;
         Ok(step.map(|found| self.take(found, take)))
     }
 
@@ -85,15 +88,16 @@ impl Connection {
                 None => (input.len().saturating_sub(usize::from(input.last() == Some(&b'\r'))), None),
             };
             if length > max {
-                return Err(Error::new(Kind::TooLarge, format!("line is over max_line ({max} bytes)")));
+                return Err(too_long(max));
             }
             let part = |line: line::Line| 0..if whole { line.whole } else { line.content };
             Ok(found.map(|line| Found { part: part(line), whole: line.whole }))
         };
         let at_end = |it: &mut Self| match it.buffer.len() {
-            0 if last => AtEnd::Nothing,
-            len if last => AtEnd::Found(Found { part: 0..len, whole: len }),
-            _ => AtEnd::Closed,
+            0 if last => Ok(AtEnd::Nothing),
+            len if last && len > max => Err(too_long(max)),
+            len if last => Ok(AtEnd::Found(Found { part: 0..len, whole: len })),
+            _ => Ok(AtEnd::Closed),
         };
         let step = self.until(1, find, at_end)?;
         Ok(step.map(|found| self.take(found, take)))
@@ -119,7 +123,7 @@ impl Connection {
             }
             Ok(found.map(|at| Found { part: 0..at, whole: at + delimiter.len() }))
         };
-        let step = self.until(1, find, |_| AtEnd::Closed)?;
+        let step = self.until(1, find, |_| Ok(AtEnd::Closed))?;
         Ok(step.map(|found| self.take_required(found, take)))
     }
 
@@ -137,7 +141,8 @@ impl Connection {
             }
             _ => Ok(None),
         };
-        let at_end = |it: &mut Self| AtEnd::Found(Found { part: 0..it.buffer.len(), whole: it.buffer.len() });
+        let at_end =
+            |it: &mut Self| Ok(AtEnd::Found(Found { part: 0..it.buffer.len(), whole: it.buffer.len() }));
         let step = self.until(1, find, at_end);
         *moved = self.buffer.len() > before;
         Ok(step?.map(|found| self.take_required(found, take)))
@@ -150,13 +155,13 @@ impl Connection {
         take: impl FnOnce(&[u8]) -> R,
     ) -> Result<Step<Option<R>>, Error> {
         let find = |it: &mut Self| it.find_json(false);
-        let at_end = |it: &mut Self| match it.find_json(true) {
-            Ok(Some(found)) => AtEnd::Found(found),
-            _ if !it.buffer.bytes().iter().all(u8::is_ascii_whitespace) => AtEnd::Closed,
-            _ => {
+        let at_end = |it: &mut Self| match it.find_json(true)? {
+            Some(found) => Ok(AtEnd::Found(found)),
+            None if !it.buffer.bytes().iter().all(u8::is_ascii_whitespace) => Ok(AtEnd::Closed),
+            None => {
                 // White space after the last document belongs to nothing.
                 it.consume(it.buffer.len());
-                if last { AtEnd::Nothing } else { AtEnd::Closed }
+                Ok(if last { AtEnd::Nothing } else { AtEnd::Closed })
             }
         };
         let step = self.until(1, find, at_end)?;
@@ -170,10 +175,15 @@ impl Connection {
         let Search::Json(scan) = &mut self.search else { return Ok(None) };
         let input = self.buffer.bytes();
         let found = scan.advance(input, ended);
+        if found.is_none() && scan.is_blank() {
+            if input.len() > BLANKS {
+                self.consume(self.buffer.len());
+            }
+            return Ok(None);
+        }
         let max = self.format.max_json;
         if found.map_or_else(|| scan.length(), |extent| extent.end - extent.start) > max {
-            let what = if scan.is_blank() { "white space" } else { "JSON document" };
-            return Err(Error::new(Kind::TooLarge, format!("{what} is over max_json ({max} bytes)")));
+            return Err(Error::new(Kind::TooLarge, format!("JSON document is over max_json ({max} bytes)")));
         }
         Ok(found.map(|extent| Found {
             part: extent.start..extent.end,
@@ -195,8 +205,8 @@ impl Connection {
             Ok((input.len() >= whole).then_some(Found { part: packet::HEADER..whole, whole }))
         };
         let at_end = |it: &mut Self| match it.buffer.len() {
-            0 if last => AtEnd::Nothing,
-            _ => AtEnd::Closed,
+            0 if last => Ok(AtEnd::Nothing),
+            _ => Ok(AtEnd::Closed),
         };
         let step = self.until(1, find, at_end)?;
         Ok(step.map(|found| self.take(found, take)))
@@ -231,7 +241,7 @@ impl Connection {
         &mut self,
         wanted: usize,
         mut find: impl FnMut(&mut Self) -> Result<Option<Found>, Error>,
-        at_end: impl FnOnce(&mut Self) -> AtEnd,
+        at_end: impl FnOnce(&mut Self) -> Result<AtEnd, Error>,
     ) -> Result<Step<Option<Found>>, Error> {
         if self.stream.is_none() {
             return Err(Error::closed_here());
@@ -248,7 +258,7 @@ impl Connection {
                 Step::Wait(interest) => return Ok(self.wait(interest)),
             }
         }
-        match at_end(self) {
+        match at_end(self)? {
             AtEnd::Found(found) => Ok(Step::Ready(Some(found))),
             AtEnd::Nothing => Ok(Step::Ready(None)),
             AtEnd::Closed => Err(self.cut_off()),
@@ -265,6 +275,7 @@ impl Connection {
     fn cut_off(&self) -> Error {
         match self.buffer.len() {
             0 => Error::new(Kind::Closed, "closed by the peer"),
+            1 => Error::new(Kind::Closed, "closed by the peer, 1 byte was left over"),
             len => Error::new(Kind::Closed, format!("closed by the peer, {len} bytes were left over")),
         }
     }
@@ -286,4 +297,8 @@ impl Connection {
         self.search = Search::None;
         self.buffer.consume(count);
     }
+}
+
+fn too_long(max: usize) -> Error {
+    Error::new(Kind::TooLarge, format!("line is over max_line ({max} bytes)"))
 }

@@ -1,6 +1,7 @@
 //! The two directions of a connection: bytes from the peer into a buffer, bytes to the peer, and how each
 //! direction ended.
 
+use std::io;
 use std::io::IoSlice;
 use std::net::Shutdown;
 
@@ -49,7 +50,7 @@ impl Stream {
             Direction::Ended => return Ok(Step::Ready(Fill::End)),
             Direction::Failed(error) => return Err(error.clone()),
         }
-        match self.socket.recv(buffer.room(wanted.max(ROOM))) {
+        match self.socket.recv(buffer.room(wanted.max(ROOM))?) {
             Ok(Step::Ready(0)) => {
                 self.input = Direction::Ended;
                 Ok(Step::Ready(Fill::End))
@@ -74,10 +75,15 @@ impl Stream {
         match self.socket.send(slices) {
             Ok(step) => Ok(step),
             Err(error) => {
+                let was_reset = error.kind() == io::ErrorKind::ConnectionReset;
                 let error = Error::from_io(&error);
                 self.output = Direction::Failed(error.clone());
                 if error.kind() == Kind::Reset {
                     self.save_last_words(buffer);
+                }
+                // The system tells a reset once (EPIPE instead follows an orderly end): reading has to tell it, too.
+                if was_reset {
+                    self.input = Direction::Failed(error.clone());
                 }
                 Err(error)
             }
@@ -104,16 +110,18 @@ impl Stream {
         }
     }
 
-    pub fn shutdown(&mut self, direction: Shutdown) -> Result<(), Error> {
+    /// What has arrived before the receiving side is shut down can still be read.
+    pub fn shutdown(&mut self, direction: Shutdown, buffer: &mut Buffer) -> Result<(), Error> {
         if matches!(direction, Shutdown::Write | Shutdown::Both) {
             self.output = Direction::Ended;
         }
         if matches!(direction, Shutdown::Read | Shutdown::Both) {
+            self.save_last_words(buffer);
             self.input = Direction::Ended;
         }
         match self.socket.shutdown(direction) {
             // The peer has gone already: what was asked for is the case.
-            Err(error) if error.kind() == std::io::ErrorKind::NotConnected => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
             other => other.map_err(|error| Error::from_io(&error)),
         }
     }

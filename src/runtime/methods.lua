@@ -91,14 +91,17 @@ local function define_silent(target, name, step)
   end
 end
 
---- Defines a function that the world cannot make fail.
+--- Defines a function that the world cannot make fail, except that a finalizer may come too early for it.
 local function define_plain(target, name, step)
   target[name] = function(self, a, b)
     local value = step(self, a, b)
-    if value == PENDING then
-      return failed(name, outcome())
+    if value ~= PENDING then
+      return value
     end
-    return value
+    local _, err = failed(name, outcome())
+    if name ~= "close" then
+      return raise(err)
+    end
   end
 end
 

@@ -2,7 +2,8 @@
 
 local core, errors, waiting = ...
 
-local getmetatable, pcall, setmetatable, type = getmetatable, pcall, setmetatable, type
+local collectgarbage, getmetatable, pcall, setmetatable, type =
+  collectgarbage, getmetatable, pcall, setmetatable, type
 local raise, misuse = errors.raise, errors.misuse
 local wait_or_error = waiting.wait_or_error
 local PENDING, outcome = core.PENDING, core.outcome
@@ -43,8 +44,23 @@ local function connect(name, host, port, options)
   return value
 end
 
+-- ENFILE and EMFILE, on every system: connections that nobody holds any more may be waiting for their collection.
+local function is_short_of_descriptors(err)
+  return err ~= nil and (err.errno == 23 or err.errno == 24)
+end
+
+local function connect_or_collect(name, host, port, options)
+  local value, err = connect(name, host, port, options)
+  if is_short_of_descriptors(err) then
+    collectgarbage()
+    collectgarbage()
+    return connect(name, host, port, options)
+  end
+  return value, err
+end
+
 function tcp.connect(host, port, options)
-  local value, err = connect("connect", host, port, options)
+  local value, err = connect_or_collect("connect", host, port, options)
   if err ~= nil then
     return raise(err)
   end
@@ -52,7 +68,7 @@ function tcp.connect(host, port, options)
 end
 
 function tcp.try_connect(host, port, options)
-  return connect("try_connect", host, port, options)
+  return connect_or_collect("try_connect", host, port, options)
 end
 
 --- The legacy way to write: on the last connection that was opened. Returns nothing.
