@@ -111,6 +111,29 @@ describe("Ctrl-C", function()
     end)
   end)
 
+  it("interrupts a coroutine of a script that never waited outside one", function()
+    local peer = peers.start("accept", "stall")
+    local script = ([[
+      coroutine.wrap(function()
+        local tcp = require("tcp")
+        local conn = tcp.connect("127.0.0.1", %d)
+        print("waiting")
+        io.stdout:flush()
+        conn:read_line()
+      end)()
+    ]]):format(peer.port)
+    if _VERSION == "Lua 5.1" and not jit then
+      -- That Lua tells nobody which thread is the main one, unless it is running.
+      script = "require('tcp') " .. script
+    end
+    support.with_child(script, function(output, pid)
+      assert.equal("waiting", output:read("*l"))
+      wait_until_asleep(pid)
+      os.execute("kill -INT " .. pid)
+      assert.matches("interrupted!", output:read("*a"))
+    end)
+  end)
+
   it("reaches a script whose coroutine has a debug hook of its own", function()
     interrupts("conn:read_line()", "coroutine.wrap(function() debug.sethook(function() end, 'l') wait() end)()")
   end)

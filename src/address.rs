@@ -32,8 +32,13 @@ impl Host {
             return Err("host contains a zero byte");
         }
         if let Some(inner) = text.strip_prefix('[') {
-            let literal = inner.strip_suffix(']').and_then(|inner| inner.parse::<Ipv6Addr>().ok());
-            return literal.map(|ip| Host::Ip(ip.into())).ok_or("IPv6 address expected in brackets");
+            let inner = inner.strip_suffix(']').unwrap_or_default();
+            return match inner.split_once('%') {
+                // With a zone (RFC 4007, section 11) it is for the system to read.
+                Some((ip, _)) if ip.parse::<Ipv6Addr>().is_ok() => Ok(Host::Name(inner.into())),
+                _ => inner.parse::<Ipv6Addr>().map(|ip| Host::Ip(ip.into())),
+            }
+            .or(Err("IPv6 address expected in brackets"));
         }
         if text.contains(['[', ']']) {
             return Err("stray bracket in the host");
@@ -101,6 +106,7 @@ mod tests {
         assert_eq!(Host::parse("127.0.0.1"), Ok(Host::Ip([127, 0, 0, 1].into())));
         assert_eq!(Host::parse("::1"), Ok(Host::Ip(Ipv6Addr::LOCALHOST.into())));
         assert_eq!(Host::parse("[::1]"), Ok(Host::Ip(Ipv6Addr::LOCALHOST.into())));
+        assert_eq!(Host::parse("[fe80::1%lo]"), Ok(Host::Name("fe80::1%lo".into())));
         assert_eq!(Host::parse("db.local"), Ok(Host::Name("db.local".into())));
         assert_eq!(Host::parse("unix:/run/x"), Ok(Host::Unix("/run/x".into())));
     }

@@ -79,10 +79,7 @@ mod entry {
                 anchor = ffi::lua_newthread(state);
                 ffi::lua_setfield(state, ffi::LUA_REGISTRYINDEX, ANCHOR);
             }
-            // Sparing a protected call for each string and table: where Lua 5.x then runs out of memory, its
-            // error jumps over the Rust frames in between. What they own is lost; the script gets Lua's own
-            // "not enough memory". LuaJIT's errors are exceptions, which mlua's frames would not let pass.
-            Lua::get_or_init_from_ptr(anchor).skip_memory_check(cfg!(not(feature = "luajit")));
+            Lua::get_or_init_from_ptr(anchor);
             Lua::entrypoint1(state, load)
         }
     }

@@ -3,8 +3,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-cargo build --release --locked --lib --features lua55
+cargo build --release --locked --lib --target-dir target --features lua55
 mkdir -p build/lua55
-cp "${CARGO_TARGET_DIR:-target}"/release/libtcp.so build/lua55/tcp.so
+cp target/release/libtcp.so build/lua55/tcp.so
 cargo build --release --locked --example peer --target-dir build/peer
 cargo run --release --locked --manifest-path lua-tests/lua55/Cargo.toml --target-dir build/lua55-host

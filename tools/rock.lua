@@ -65,20 +65,26 @@ local function make_folder(path)
   end
 end
 
+local TARGET = "target/release/"
+local LIBRARIES = { "libtcp.so", "libtcp.dylib", "tcp.dll" }
+
 local function built_library()
-  local target = (os.getenv("CARGO_TARGET_DIR") or "target") .. "/release/"
-  for _, name in ipairs { "libtcp.so", "libtcp.dylib", "tcp.dll" } do
-    if exists(target .. name) then
-      return target .. name
+  for _, name in ipairs(LIBRARIES) do
+    if exists(TARGET .. name) then
+      return TARGET .. name
     end
   end
-  fail("cargo has built no library in %s", target)
+  fail("cargo has built no library in %s: is CARGO_BUILD_TARGET set, or build.target in cargo's configuration?", TARGET)
 end
 
 local commands = {}
 
 function commands.build()
-  run("cargo build --release --locked --lib --features " .. feature)
+  -- What an earlier build left must not be taken for this one's, should cargo be told to build elsewhere.
+  for _, name in ipairs(LIBRARIES) do
+    os.remove(TARGET .. name)
+  end
+  run("cargo build --release --locked --lib --target-dir target --features " .. feature)
   make_folder(folder)
   copy(built_library(), library)
 end

@@ -35,13 +35,15 @@ test)
   need nginx nginx-light
   need memcached memcached
   need valgrind valgrind
-  for version in 5.1 5.4; do
-    [ -e "/usr/lib/$(uname -m)-linux-gnu/lua/$version/cjson.so" ] || { need "lua-cjson-$version" lua-cjson; break; }
-  done
-  # The headers of the Luas: the module does without, LuaRocks on some systems does not.
-  for version in 5.1 5.2 5.3 5.4; do
-    [ -e "/usr/include/lua$version/lua.h" ] || need "lua$version/lua.h" "liblua$version-dev"
-  done
+  if command -v apt-get >/dev/null 2>&1; then
+    for version in 5.1 5.4; do
+      ls /usr/lib/*/lua/$version/cjson.so >/dev/null 2>&1 || { need "lua-cjson-$version" lua-cjson; break; }
+    done
+    # The headers of the Luas: the module does without, LuaRocks on some systems does not.
+    for version in 5.1 5.2 5.3 5.4; do
+      [ -e "/usr/include/lua$version/lua.h" ] || need "lua$version/lua.h" "liblua$version-dev"
+    done
+  fi
   ;;
 esac
 
@@ -55,15 +57,16 @@ fi
 packages=$(echo "$packages" | sed 's/liblua5\.1-dev/liblua5.1-0-dev/')
 if command -v apt-get >/dev/null 2>&1; then
   as_root=
-  [ "$(id -u)" = 0 ] || as_root="sudo -n"
+  [ "$(id -u)" = 0 ] || as_root="sudo -n env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1"
   if [ -z "$as_root" ] || sudo -n true 2>/dev/null; then
     echo "tcp: installing$packages"
     # A service that a package brings is not wanted: the tests start their own.
     export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
+    log=$(mktemp)
+    trap 'rm -f "$log"' EXIT
     # shellcheck disable=SC2086
     { $as_root apt-get update -qq && $as_root apt-get install -y -qq --no-install-recommends $packages; } \
-      >/tmp/tcp-setup.$$ 2>&1 || { cat /tmp/tcp-setup.$$ >&2; rm -f /tmp/tcp-setup.$$; exit 1; }
-    rm -f /tmp/tcp-setup.$$
+      >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
     exit 0
   fi
 fi

@@ -20,7 +20,8 @@ describe("reading after a write that met a reset", function()
 
   it("gives an orderly end if that came first", function()
     local conn = support.connect_to("accept", { "send", "all of it" }, "close")
-    assert.equal("a", conn:peek(1))
+    -- Wants more than there is: waits for the end, and takes nothing.
+    fails("closed", conn:try_read(100))
     local deadline = tcp.now() + 10
     local ok, err = true, nil
     while ok and tcp.now() < deadline do

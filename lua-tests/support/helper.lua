@@ -4,16 +4,7 @@ local busted = require("busted")
 local lfs = require("lfs")
 local peers = require("support.peers")
 
-local function descriptors()
-  local count = 0
-  for name in lfs.dir("/proc/self/fd") do
-    if name ~= "." and name ~= ".." then
-      count = count + 1
-    end
-  end
-  return count
-end
-
+local descriptors = peers.descriptors
 local linux = lfs.attributes("/proc/self/fd") ~= nil
 local before
 

@@ -2,6 +2,8 @@
 
 local peers = {}
 
+local has_lfs, lfs = pcall(require, "lfs")
+
 local PROGRAM = "build/peer/release/examples/peer"
 
 local function hex(bytes)
@@ -63,6 +65,18 @@ function peers.finish_all()
     started[i]:finish()
     started[i] = nil
   end
+end
+
+--- How many descriptors this process has open (Linux).
+function peers.descriptors()
+  assert(has_lfs, "luafilesystem is missing")
+  local count = 0
+  for name in lfs.dir("/proc/self/fd") do
+    if name ~= "." and name ~= ".." then
+      count = count + 1
+    end
+  end
+  return count
 end
 
 return peers

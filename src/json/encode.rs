@@ -190,8 +190,9 @@ impl Encoder<'_> {
         if self.stack.reserve(8) { Ok(()) } else { Err(Fault::new("Lua's stack is full")) }
     }
 
-    /// Looks at the keys. A list that Lua keeps as one comes in the order of its positions: it is written on
-    /// the way.
+    /// Looks at the keys. A list that Lua keeps as one comes in the order of its positions: as long as it holds
+    /// no tables, it is written on the way. (Tables would be written again at every level if the list turned
+    /// out to have holes.)
     fn shape(&mut self, table: usize) -> Result<Shape, Box<Fault>> {
         let (key, value) = (self.stack.top() + 1, self.stack.top() + 2);
         let before = self.out.len();
@@ -199,7 +200,7 @@ impl Encoder<'_> {
         self.stack.push_nil();
         while self.stack.next(table) {
             match self.stack.slot(key) {
-                Slot::Integer(at) if at == written + 1 => {
+                Slot::Integer(at) if at == written + 1 && !self.stack.is_table(value) => {
                     self.out.push(if written == 0 { b'[' } else { b',' });
                     self.new_line(self.ancestors.len());
                     written = at;

@@ -42,31 +42,9 @@ pub enum Slot {
     Other(&'static str),
 }
 
-/// Runs `work` on a stack that holds just `args`. What it leaves on top of them comes back beside its answer.
-#[cfg(not(feature = "luajit"))]
-pub fn run<T>(
-    lua: &Lua,
-    args: impl IntoLuaMulti,
-    work: impl FnOnce(&mut Stack) -> T,
-) -> mlua::Result<(T, Value)> {
-    // SAFETY: mlua calls the closure at once, with the state that is running; room for the arguments and for
-    // the values of the first level is made sure of, and in the end the stack is as it was.
-    lua.exec_raw_lua(|raw| unsafe {
-        let state = raw.state();
-        if ffi::lua_checkstack(state, ffi::LUA_MINSTACK) == 0 {
-            return Err(mlua::Error::StackError);
-        }
-        let base = ffi::lua_gettop(state);
-        let count = args.push_into_stack_multi(raw)?;
-        let answer = work(&mut Stack { state, base });
-        let value = if ffi::lua_gettop(state) > base + count { raw.pop_value() } else { Value::Nil };
-        ffi::lua_settop(state, base);
-        Ok((answer, value))
-    })
-}
-
-/// As above, in a protected call: an error of LuaJIT's is an exception, which mlua, further out, must not see.
-#[cfg(feature = "luajit")]
+/// Runs `work` on a stack that holds just `args`, in a protected call: what Lua raises in it (want of memory, or a
+/// finalizer's error) must leave neither a step's frames, which hold a connection, nor mlua's. What it leaves on top
+/// of `args` comes back beside its answer.
 pub fn run<T>(
     lua: &Lua,
     args: impl IntoLuaMulti,
@@ -250,6 +228,11 @@ impl Stack {
                 _ => Slot::Other("cdata"),
             }
         }
+    }
+
+    pub fn is_table(&self, index: usize) -> bool {
+        // SAFETY: see above.
+        unsafe { ffi::lua_type(self.state, self.at(index)) == ffi::LUA_TTABLE }
     }
 
     /// Lends the bytes of the string at `index`.

@@ -18,9 +18,6 @@ use crate::step::Step;
 /// What `recv` takes at most, unless told otherwise.
 const RECV: usize = 8192;
 
-/// From this size on the cost of a protected call does not matter.
-const LARGE: usize = 4096;
-
 type Outcome<R> = Result<Step<R>, Failure>;
 
 /// Adds to `core`: `reading`, the methods by name, and `iterators`, what each of them calls.
@@ -60,7 +57,7 @@ pub fn register(lua: &Lua, core: &Table, marks: &Marks) -> mlua::Result<()> {
     })?;
     reading(lua, &methods, "peek", "peek", 1, |it, call, _| {
         let count = call.size(1, 0)?;
-        optional(it.peek(count, |bytes| string(call, bytes))?)
+        flat(it.peek(count, |bytes| string(call, bytes))?)
     })?;
     core.raw_set("reading", methods)?;
     register_iterators(lua, core, marks)
@@ -99,12 +96,12 @@ fn ready<R>(value: R) -> Outcome<R> {
 
 fn recv(it: &mut Connection, call: &Call<'_>) -> Outcome<Option<LuaString>> {
     let max = call.optional_limit(1, 1)?.unwrap_or(RECV);
-    optional(it.recv(max, |bytes| string(call, bytes))?)
+    flat(it.recv(max, |bytes| string(call, bytes))?)
 }
 
 fn read_line(it: &mut Connection, call: &Call<'_>, last: bool) -> Outcome<Option<LuaString>> {
     let whole = keeps_newline(call)?;
-    optional(it.read_line(whole, last, |bytes| string(call, bytes))?)
+    flat(it.read_line(whole, last, |bytes| string(call, bytes))?)
 }
 
 /// `"l"` without the newline, `"L"` with it, as `io.read` has them.
@@ -116,7 +113,7 @@ fn keeps_newline(call: &Call<'_>) -> Result<bool, Misuse> {
 }
 
 fn read_packet(it: &mut Connection, call: &Call<'_>, last: bool) -> Outcome<Option<LuaString>> {
-    optional(it.read_packet(last, |bytes| string(call, bytes))?)
+    flat(it.read_packet(last, |bytes| string(call, bytes))?)
 }
 
 fn read_json_packet(
@@ -132,16 +129,8 @@ fn read_json(it: &mut Connection, call: &Call<'_>, marks: &Marks, last: bool) ->
     decoded(it.read_json(last, |text| json::decode::decode(call.lua, marks, text))?)
 }
 
-/// A large string is made in a protected call: if there is no memory for it, the connection stays usable. (For
-/// small ones see lib.rs.)
 fn string(call: &Call<'_>, bytes: &[u8]) -> mlua::Result<LuaString> {
-    if bytes.len() < LARGE || cfg!(feature = "luajit") {
-        return call.lua.create_string(bytes);
-    }
-    call.lua.skip_memory_check(false);
-    let string = call.lua.create_string(bytes);
-    call.lua.skip_memory_check(true);
-    string
+    call.lua.create_string(bytes)
 }
 
 fn flat<R>(step: Step<mlua::Result<R>>) -> Outcome<R> {
@@ -151,12 +140,8 @@ fn flat<R>(step: Step<mlua::Result<R>>) -> Outcome<R> {
     }
 }
 
-fn optional<R>(step: Step<Option<mlua::Result<R>>>) -> Outcome<Option<R>> {
-    flat(step.map(Option::transpose))
-}
-
-fn decoded(step: Step<Option<mlua::Result<Result<Value, Error>>>>) -> Outcome<Option<Value>> {
-    match optional(step)? {
+fn decoded(step: Step<mlua::Result<Option<Result<Value, Error>>>>) -> Outcome<Option<Value>> {
+    match flat(step)? {
         Step::Ready(value) => Ok(Step::Ready(value.transpose()?)),
         Step::Wait(interest) => Ok(Step::Wait(interest)),
     }

@@ -122,8 +122,9 @@ impl Dial {
     /// The error of a connect that has no more time, or no more addresses: what an address answered says
     /// more than that the time ran out.
     pub fn expire(&mut self) -> Error {
-        let failure = self.failure.take();
-        failure.unwrap_or_else(|| match self.state {
+        // What is under way is given up here, not when the script's garbage is collected.
+        let state = std::mem::replace(&mut self.state, State::Over);
+        self.failure.take().unwrap_or_else(|| match state {
             State::Start(_) | State::Resolving(_) => {
                 Error::new(Kind::Timeout, "timed out while resolving the name").with_stage(Stage::Resolve)
             }
@@ -190,10 +191,6 @@ impl Dial {
         let failed = |error| Error::from_connect(&error);
         let local = socket.local_address().map_err(failed)?;
         if matches!(remote, Address::Ip(_)) {
-            if local == remote {
-                // TCP's simultaneous open connected the socket with itself: nobody listens there.
-                return Err(Error::from_connect(&io::ErrorKind::ConnectionRefused.into()));
-            }
             if self.options.nodelay {
                 socket.set_nodelay(true).map_err(failed)?;
             }
@@ -210,27 +207,21 @@ impl Dial {
 }
 
 impl Race {
-    /// Looks at what is running, then starts what is due.
+    /// Looks at what is running and starts what is due, until there is nothing left to do at once.
     fn step(
         &mut self,
         options: &ConnectOptions,
         now: Instant,
         failure: &mut Option<Error>,
     ) -> Option<(Socket, SocketAddr)> {
-        let mut at = 0;
-        while at < self.running.len() {
-            match self.running[at].0.attempt() {
-                Attempt::Connected => return Some(self.running.swap_remove(at)),
-                Attempt::Pending => at += 1,
-                Attempt::Failed(error) => {
-                    self.running.swap_remove(at);
-                    self.next = now;
-                    note(failure, Error::from_connect(&error));
-                }
+        loop {
+            if let Some(connected) = self.look(now, failure) {
+                return Some(connected);
             }
-        }
-        while self.running.is_empty() || self.next <= now {
-            let Some(address) = self.waiting.pop_front() else { break };
+            if !self.running.is_empty() && now < self.next {
+                return None;
+            }
+            let address = self.waiting.pop_front()?;
             match Socket::connect(&address, options.bind.as_ref()) {
                 Ok(socket) => {
                     self.running.push((socket, address));
@@ -238,6 +229,29 @@ impl Race {
                 }
                 Err(error) => note(failure, Error::from_connect(&error)),
             }
+        }
+    }
+
+    fn look(&mut self, now: Instant, failure: &mut Option<Error>) -> Option<(Socket, SocketAddr)> {
+        let mut at = 0;
+        while let Some((socket, address)) = self.running.get(at) {
+            let error = match socket.attempt() {
+                Attempt::Pending => {
+                    at += 1;
+                    continue;
+                }
+                // TCP's simultaneous open has connected the socket with itself: nobody listens there.
+                Attempt::Connected
+                    if socket.local_address().is_ok_and(|own| own == Address::Ip(*address)) =>
+                {
+                    io::ErrorKind::ConnectionRefused.into()
+                }
+                Attempt::Connected => return Some(self.running.swap_remove(at)),
+                Attempt::Failed(error) => error,
+            };
+            self.running.swap_remove(at);
+            self.next = now;
+            note(failure, Error::from_connect(&error));
         }
         None
     }
@@ -271,8 +285,11 @@ fn interleave(addresses: impl Iterator<Item = SocketAddr>) -> VecDeque<SocketAdd
     }
 }
 
-/// The resolver's words, without std's preface.
+/// The resolver's words, without std's preface; or the system's, if it kept the resolver from asking.
 fn unresolved(error: &io::Error) -> Error {
+    if error.raw_os_error().is_some() {
+        return Error::from_io(error).with_stage(Stage::Resolve);
+    }
     let text = error.to_string();
     let reason = text.rsplit(": ").next().unwrap_or_default();
     let message = format!("the name cannot be resolved ({})", reason.to_lowercase());

@@ -48,17 +48,25 @@ enum AtEnd {
     Nothing,
 }
 
-/// `take` sees the bytes exactly once, just before they are consumed; its answer is the read's.
+/// `take` sees the bytes once; its answer is the read's. If it fails, for want of memory, nothing is consumed.
 impl Connection {
     /// Exactly `count` bytes.
-    pub fn read<R>(&mut self, count: usize, take: impl FnOnce(&[u8]) -> R) -> Result<Step<R>, Error> {
+    pub fn read<R, E>(
+        &mut self,
+        count: usize,
+        take: impl FnOnce(&[u8]) -> Result<R, E>,
+    ) -> Result<Step<Result<R, E>>, Error> {
         let found = |input: &[u8]| if input.len() >= count { Found::bytes(count) } else { None };
         let step = self.until(count, |it| Ok(found(it.buffer.bytes())), |_| Ok(AtEnd::Closed))?;
         Ok(step.map(|found| self.take_required(found, take)))
     }
 
     /// Between 1 and `max` bytes, what there is; `None` at the end of the stream.
-    pub fn recv<R>(&mut self, max: usize, take: impl FnOnce(&[u8]) -> R) -> Result<Step<Option<R>>, Error> {
+    pub fn recv<R, E>(
+        &mut self,
+        max: usize,
+        take: impl FnOnce(&[u8]) -> Result<R, E>,
+    ) -> Result<Step<Result<Option<R>, E>>, Error> {
         let found = |it: &mut Self| match it.buffer.len() {
             0 => Ok(None),
             len => Ok(Found::bytes(len.min(max))),
@@ -69,12 +77,12 @@ impl Connection {
 
     /// The next line, with its newline if `whole`. With `last`, a line that the end of the stream cuts off is
     /// a line too, and `None` is the end.
-    pub fn read_line<R>(
+    pub fn read_line<R, E>(
         &mut self,
         whole: bool,
         last: bool,
-        take: impl FnOnce(&[u8]) -> R,
-    ) -> Result<Step<Option<R>>, Error> {
+        take: impl FnOnce(&[u8]) -> Result<R, E>,
+    ) -> Result<Step<Result<Option<R>, E>>, Error> {
         let max = self.format.max_line;
         let find = |it: &mut Self| {
             if !matches!(it.search, Search::Line { .. }) {
@@ -104,12 +112,12 @@ impl Connection {
     }
 
     /// The bytes before `delimiter`, which is consumed too. `max` does not count it.
-    pub fn read_until<R>(
+    pub fn read_until<R, E>(
         &mut self,
         delimiter: &[u8],
         max: Option<usize>,
-        take: impl FnOnce(&[u8]) -> R,
-    ) -> Result<Step<R>, Error> {
+        take: impl FnOnce(&[u8]) -> Result<R, E>,
+    ) -> Result<Step<Result<R, E>>, Error> {
         let max = max.unwrap_or(self.format.max_line);
         let find = |it: &mut Self| {
             if !matches!(&it.search, Search::Delimiter { delimiter: last, .. } if last == delimiter) {
@@ -128,12 +136,12 @@ impl Connection {
     }
 
     /// Everything up to the end of the stream. `moved` becomes true if bytes arrived in this step.
-    pub fn read_str<R>(
+    pub fn read_str<R, E>(
         &mut self,
         max: Option<usize>,
         moved: &mut bool,
-        take: impl FnOnce(&[u8]) -> R,
-    ) -> Result<Step<R>, Error> {
+        take: impl FnOnce(&[u8]) -> Result<R, E>,
+    ) -> Result<Step<Result<R, E>>, Error> {
         let before = self.buffer.len();
         let find = |it: &mut Self| match max {
             Some(max) if it.buffer.len() > max => {
@@ -149,11 +157,11 @@ impl Connection {
     }
 
     /// The extent of the next JSON document. With `last`, the end of the stream before it is `None`.
-    pub fn read_json<R>(
+    pub fn read_json<R, E>(
         &mut self,
         last: bool,
-        take: impl FnOnce(&[u8]) -> R,
-    ) -> Result<Step<Option<R>>, Error> {
+        take: impl FnOnce(&[u8]) -> Result<R, E>,
+    ) -> Result<Step<Result<Option<R>, E>>, Error> {
         let find = |it: &mut Self| it.find_json(false);
         let at_end = |it: &mut Self| match it.find_json(true)? {
             Some(found) => Ok(AtEnd::Found(found)),
@@ -192,11 +200,11 @@ impl Connection {
     }
 
     /// The payload of the next packet. With `last`, the end of the stream before it is `None`.
-    pub fn read_packet<R>(
+    pub fn read_packet<R, E>(
         &mut self,
         last: bool,
-        take: impl FnOnce(&[u8]) -> R,
-    ) -> Result<Step<Option<R>>, Error> {
+        take: impl FnOnce(&[u8]) -> Result<R, E>,
+    ) -> Result<Step<Result<Option<R>, E>>, Error> {
         let (endian, max) = (self.format.packet_endian, self.format.max_packet);
         let find = |it: &mut Self| {
             let input = it.buffer.bytes();
@@ -213,21 +221,25 @@ impl Connection {
     }
 
     /// Up to `count` bytes that stay; waits for one at most. `None` at the end of the stream.
-    pub fn peek<R>(&mut self, count: usize, look: impl FnOnce(&[u8]) -> R) -> Result<Step<Option<R>>, Error> {
+    pub fn peek<R, E>(
+        &mut self,
+        count: usize,
+        look: impl FnOnce(&[u8]) -> Result<R, E>,
+    ) -> Result<Step<Result<Option<R>, E>>, Error> {
         let stream = self.stream.as_mut().ok_or_else(Error::closed_here)?;
+        self.reading.waits_for = None;
         if self.buffer.len() < count {
             match stream.fill(&mut self.buffer, count.min(STRIDE)) {
                 Ok(Step::Wait(interest)) if self.buffer.len() == 0 => {
                     return Ok(self.wait(interest));
                 }
-                Ok(Step::Ready(Fill::End)) if self.buffer.len() == 0 => return Ok(Step::Ready(None)),
+                Ok(Step::Ready(Fill::End)) if self.buffer.len() == 0 => return Ok(Step::Ready(Ok(None))),
                 Err(error) if self.buffer.len() == 0 => return Err(error),
                 _ => {}
             }
         }
-        self.reading.waits_for = None;
         let input = self.buffer.bytes();
-        Ok(Step::Ready(Some(look(&input[..input.len().min(count)]))))
+        Ok(Step::Ready(look(&input[..input.len().min(count)]).map(Some)))
     }
 
     /// Bytes that can be read without waiting.
@@ -246,6 +258,7 @@ impl Connection {
         if self.stream.is_none() {
             return Err(Error::closed_here());
         }
+        self.reading.waits_for = None;
         loop {
             if let Some(found) = find(self)? {
                 return Ok(Step::Ready(Some(found)));
@@ -280,17 +293,31 @@ impl Connection {
         }
     }
 
-    fn take<R>(&mut self, found: Option<Found>, take: impl FnOnce(&[u8]) -> R) -> Option<R> {
-        found.map(|found| self.take_required(Some(found), take))
+    fn take<R, E>(
+        &mut self,
+        found: Option<Found>,
+        take: impl FnOnce(&[u8]) -> Result<R, E>,
+    ) -> Result<Option<R>, E> {
+        found.map(|found| self.take_found(found, take)).transpose()
     }
 
-    /// For reads whose `AtEnd` never is `Nothing`: without a frame, `take` sees no bytes.
-    fn take_required<R>(&mut self, found: Option<Found>, take: impl FnOnce(&[u8]) -> R) -> R {
-        self.reading.waits_for = None;
-        let Some(Found { part, whole }) = found else { return take(&[]) };
-        let value = take(&self.buffer.bytes()[part]);
+    fn take_found<R, E>(
+        &mut self,
+        Found { part, whole }: Found,
+        take: impl FnOnce(&[u8]) -> Result<R, E>,
+    ) -> Result<R, E> {
+        let value = take(&self.buffer.bytes()[part])?;
         self.consume(whole);
-        value
+        Ok(value)
+    }
+
+    /// For reads whose `AtEnd` never is `Nothing`.
+    fn take_required<R, E>(
+        &mut self,
+        found: Option<Found>,
+        take: impl FnOnce(&[u8]) -> Result<R, E>,
+    ) -> Result<R, E> {
+        self.take_found(found.unwrap_or(Found { part: 0..0, whole: 0 }), take)
     }
 
     fn consume(&mut self, count: usize) {

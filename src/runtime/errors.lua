@@ -81,7 +81,7 @@ function errors.traceback(thread, message, level)
     -- Lua 5.1 minds a nil at the end.
     return debug_traceback(thread, message, level or 0)
   end
-  local text = debug_traceback(message, (tonumber(level) or 1) + 1)
+  local text = debug_traceback(message, (tonumber(level) or 1) + 1):gsub("^\n", "")
   return text
 end
 

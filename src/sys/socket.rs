@@ -13,7 +13,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::socket::MsgFlags;
 use socket2::Domain;
 use socket2::SockAddr;
 use socket2::SockRef;
@@ -37,6 +36,13 @@ pub enum Attempt {
 
 /// What one write hands to the system at most (IOV_MAX on Linux).
 pub const MAX_SLICES: usize = 1024;
+
+#[cfg(not(target_vendor = "apple"))]
+const NO_SIGNAL: i32 = nix::sys::socket::MsgFlags::MSG_NOSIGNAL.bits();
+
+/// Apple's systems have no such flag; there socket2 sets SO_NOSIGPIPE on the socket.
+#[cfg(target_vendor = "apple")]
+const NO_SIGNAL: i32 = 0;
 
 impl Socket {
     /// Begins to connect; `attempt` tells how it goes.
@@ -89,10 +95,9 @@ impl Socket {
     /// One write of at most `MAX_SLICES` slices. MSG_NOSIGNAL, because SIGPIPE would end the host interpreter.
     pub fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<Step<usize>> {
         let slices = &slices[..slices.len().min(MAX_SLICES)];
-        let flags = MsgFlags::MSG_NOSIGNAL.bits();
         let sent = match slices {
-            [one] => retry(|| self.0.send_with_flags(one, flags)),
-            several => retry(|| self.0.send_vectored_with_flags(several, flags)),
+            [one] => retry(|| self.0.send_with_flags(one, NO_SIGNAL)),
+            several => retry(|| self.0.send_vectored_with_flags(several, NO_SIGNAL)),
         };
         would_block(sent, Interest::Write)
     }
