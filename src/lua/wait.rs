@@ -31,6 +31,15 @@ const READY: Integer = 0;
 const TIMED_OUT: Integer = 1;
 const EARLY: Integer = 2;
 
+/// Where Lua keeps its main thread in the registry (LUA_RIDX_MAINTHREAD).
+const MAIN_THREAD_KEY: Option<Integer> = if cfg!(feature = "lua55") {
+    Some(3)
+} else if cfg!(any(feature = "lua52", feature = "lua53", feature = "lua54")) {
+    Some(1)
+} else {
+    None
+};
+
 /// Zero of `tcp.now`. Every state reads the same clock; nothing is kept in it.
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
@@ -38,6 +47,7 @@ pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
     // Raw: the script may have taken it away, and forbidden globals that are not there.
     core.raw_set("debug", lua.globals().raw_get::<Value>("debug")?)?;
     core.raw_set("hooks_are_shared", cfg!(feature = "luajit"))?;
+    core.raw_set("main_thread_key", MAIN_THREAD_KEY)?;
     LazyLock::force(&EPOCH);
     core.raw_set("now", lua.create_function(|_, ()| Ok(EPOCH.elapsed().as_secs_f64()))?)?;
     core.raw_set("block", lua.create_function(block)?)?;

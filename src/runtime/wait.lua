@@ -3,7 +3,7 @@
 local core, errors = ...
 
 local debug = core.debug
-local coroutine_running, error, type = coroutine.running, error, type
+local coroutine_running, error = coroutine.running, error
 local gethook, sethook = debug and debug.gethook, debug and debug.sethook
 local hooks_are_shared = core.hooks_are_shared
 local block, current_thread, timed_out = core.block, core.current_thread, core.timed_out
@@ -14,12 +14,10 @@ local _ENV = nil -- luacheck: ignore
 
 local waiting = {}
 
--- The thread that the interpreter's SIGINT handler sets its hook on. The registry has it from Lua 5.2 on, at 1 or
--- (5.5) at 3. Lua 5.1 does not tell in a coroutine which thread that is: there it is known if the module was loaded
--- outside coroutines, or else from the first wait outside them on.
-local registry = debug and debug.getregistry and debug.getregistry() or {}
-local main_thread = type(registry[1]) == "thread" and registry[1]
-  or type(registry[3]) == "thread" and registry[3] or nil
+-- The thread that the interpreter's SIGINT handler sets its hook on. The registry has it from Lua 5.2 on. Lua 5.1
+-- does not tell in a coroutine which thread that is: there it is known if the module was loaded outside coroutines,
+-- or else from the first wait outside them on.
+local main_thread = core.main_thread_key and debug and debug.getregistry()[core.main_thread_key]
 
 local function is_main()
   local thread, main = coroutine_running()
