@@ -47,12 +47,14 @@ impl Host {
     }
 }
 
-/// Both ends of a connection, as the system names them.
+/// An end of a connection, as the system names it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Address {
     Ip(SocketAddr),
     /// `None`: the end has no name, as the client's end of a unix socket.
     Unix(Option<PathBuf>),
+    /// The process's standard input.
+    Stdin,
 }
 
 impl Address {
@@ -60,14 +62,14 @@ impl Address {
     pub fn host(&self) -> String {
         match self {
             Address::Ip(it) => it.ip().to_string(),
-            Address::Unix(_) => self.to_string(),
+            Address::Unix(_) | Address::Stdin => self.to_string(),
         }
     }
 
     pub fn port(&self) -> Option<u16> {
         match self {
             Address::Ip(it) => Some(it.port()),
-            Address::Unix(_) => None,
+            Address::Unix(_) | Address::Stdin => None,
         }
     }
 }
@@ -78,6 +80,7 @@ impl fmt::Display for Address {
             Address::Ip(it) => it.fmt(f),
             Address::Unix(Some(path)) => write!(f, "unix:{}", path.display()),
             Address::Unix(None) => f.write_str("unix:"),
+            Address::Stdin => f.write_str("stdin"),
         }
     }
 }

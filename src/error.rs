@@ -36,6 +36,11 @@ impl Error {
         Self::of_system(kind, error)
     }
 
+    /// The error of an attempt to listen.
+    pub fn from_listen(error: &io::Error) -> Self {
+        Self::of_system(Kind::of_io(error.kind()), error)
+    }
+
     /// The error of an attempt to connect. `ETIMEDOUT` there means that the system gave up: the caller's own
     /// time has not run out.
     pub fn from_connect(error: &io::Error) -> Self {
@@ -124,6 +129,7 @@ impl std::error::Error for Error {}
 pub enum Kind {
     AddressInUse,
     Busy,
+    Cancelled,
     Closed,
     Json,
     Refused,
@@ -161,6 +167,7 @@ impl Kind {
         match self {
             Kind::AddressInUse => "address_in_use",
             Kind::Busy => "busy",
+            Kind::Cancelled => "cancelled",
             Kind::Closed => "closed",
             Kind::Json => "json",
             Kind::Refused => "refused",

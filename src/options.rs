@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// How to connect, and how the connection behaves afterwards.
+/// How to connect.
 #[derive(Clone, Debug)]
 pub struct ConnectOptions {
     /// For all of resolving and connecting; `None` is no limit. Default 5 s.
@@ -11,6 +11,23 @@ pub struct ConnectOptions {
     /// Local address to connect from; port 0 lets the system pick. Default: the system's choice.
     pub bind: Option<SocketAddr>,
     pub family: Family,
+    pub connection: ConnectionOptions,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self {
+            timeout: Some(Duration::from_secs(5)),
+            bind: None,
+            family: Family::Any,
+            connection: ConnectionOptions::default(),
+        }
+    }
+}
+
+/// How a connection behaves, however it came about.
+#[derive(Clone, Debug)]
+pub struct ConnectionOptions {
     /// Send small writes at once (TCP_NODELAY) instead of collecting them (RFC 896). Default true.
     pub nodelay: bool,
     pub keepalive: Keepalive,
@@ -21,18 +38,33 @@ pub struct ConnectOptions {
     pub format: Format,
 }
 
-impl Default for ConnectOptions {
+impl Default for ConnectionOptions {
     fn default() -> Self {
         Self {
-            timeout: Some(Duration::from_secs(5)),
-            bind: None,
-            family: Family::Any,
             nodelay: true,
             keepalive: Keepalive::On,
             read_timeout: None,
             write_timeout: None,
             format: Format::default(),
         }
+    }
+}
+
+/// How to listen, and how accepted connections behave.
+#[derive(Clone, Debug)]
+pub struct ListenOptions {
+    /// Connections that may wait to be accepted; the system has a limit of its own. Default 1024.
+    pub backlog: usize,
+    /// Let several listeners share the port (SO_REUSEPORT): the system spreads connections over them. Default false.
+    pub reuse_port: bool,
+    /// An IPv6 address takes no IPv4 connections. Default false.
+    pub ipv6_only: bool,
+    pub connection: ConnectionOptions,
+}
+
+impl Default for ListenOptions {
+    fn default() -> Self {
+        Self { backlog: 1024, reuse_port: false, ipv6_only: false, connection: ConnectionOptions::default() }
     }
 }
 

@@ -24,4 +24,8 @@ pub enum Interest {
     Read,
     /// The descriptor can be written, or its connect has ended.
     Write,
+    /// Nothing: it has done enough at a stretch, others come first.
+    Pass,
+    /// The writes that were called before this one have ended.
+    Turn,
 }

@@ -9,6 +9,8 @@ use mlua::Table;
 use mlua::Value;
 
 use crate::lua::connection::Connection;
+use crate::lua::connection::Named;
+use crate::lua::listener::Listener;
 
 /// A script's mistake: the text before and after the name of the function, which the embedded Lua knows.
 #[derive(Debug)]
@@ -18,10 +20,10 @@ pub struct Misuse {
 }
 
 impl Misuse {
-    /// Something other than a connection stands before the colon.
-    pub fn receiver(got: &Value) -> Self {
+    /// Something other than `expected` stands before the colon.
+    pub fn receiver(expected: &str, got: &Value) -> Self {
         let got = type_name(got);
-        let after = format!("' (Connection expected, got {got}; use ':')");
+        let after = format!("' ({expected} expected, got {got}; use ':')");
         Self { before: "bad self to '".into(), after }
     }
 }
@@ -190,7 +192,8 @@ pub fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Integer(_) => "number",
         Value::LightUserData(_) => "userdata",
-        Value::UserData(it) if it.is::<Connection>() => "Connection",
+        Value::UserData(it) if it.is::<Connection>() => Connection::NAME,
+        Value::UserData(it) if it.is::<Listener>() => Listener::NAME,
         Value::Other(_) => "cdata",
         other => other.type_name(),
     }

@@ -25,6 +25,7 @@ use crate::lua::args::each_option;
 use crate::lua::reply;
 use crate::lua::reply::Failure;
 use crate::net::connection;
+use crate::net::remains;
 use crate::step::Step;
 
 pub struct Connection {
@@ -65,18 +66,30 @@ pub fn register(lua: &Lua, runtime: &Table) -> mlua::Result<()> {
     })
 }
 
-/// What comes before the colon: a connection, or a mistake.
-pub type Receiver = Either<UserDataRefMut<Connection>, Value>;
+/// A connection that was closed, see `net::remains`.
+pub struct Remains(pub remains::Remains);
 
-pub fn receiver(receiver: Receiver) -> Result<UserDataRefMut<Connection>, Failure> {
+/// What scripts know a type as.
+pub trait Named {
+    const NAME: &'static str;
+}
+
+impl Named for Connection {
+    const NAME: &'static str = "Connection";
+}
+
+/// What comes before the colon: the right thing, or a mistake.
+pub type Receiver<T = Connection> = Either<UserDataRefMut<T>, Value>;
+
+pub fn receiver<T: Named + 'static>(receiver: Receiver<T>) -> Result<UserDataRefMut<T>, Failure> {
     match receiver {
-        Either::Left(connection) => Ok(connection),
-        Either::Right(Value::UserData(other)) if other.is::<Connection>() => {
+        Either::Left(it) => Ok(it),
+        Either::Right(Value::UserData(other)) if other.is::<T>() => {
             // Lua collects garbage in the middle of a step; what a finalizer then calls comes too early.
-            let message = "the connection is in use by what this finalizer interrupts";
+            let message = "it is in use by what this finalizer interrupts";
             Err(Error::new(Kind::Busy, message).into())
         }
-        Either::Right(other) => Err(Misuse::receiver(&other).into()),
+        Either::Right(other) => Err(Misuse::receiver(T::NAME, &other).into()),
     }
 }
 
@@ -143,27 +156,34 @@ pub fn reading<R: IntoLua + 'static>(
             Err(failure) => return reply::failed(lua, failure, op, None),
         };
         let mut renews = false;
-        match step(&mut it.net, &call, &mut renews) {
-            Ok(Step::Ready(value)) => Ok(reply::done(value)),
-            Ok(Step::Wait(interest)) => {
-                let limit = call.timeout.unwrap_or(it.net.reading.timeout);
-                let expiry = it.net.reading.expiry(Instant::now(), limit);
-                Ok(reply::waiting(lua, interest, expiry, Value::Boolean(renews)))
-            }
-            Err(failure) => reply::failed(lua, failure, op, Some(it.net.peer())),
+        loop {
+            return match step(&mut it.net, &call, &mut renews) {
+                Ok(Step::Ready(value)) => Ok(reply::done(value)),
+                Ok(Step::Wait(interest)) => {
+                    let now = Instant::now();
+                    let limit = call.timeout.unwrap_or(it.net.reading.timeout);
+                    let expiry = it.net.reading.expiry(now, limit);
+                    // Who has no time to wait is told what the system knows, not what was known before.
+                    if it.net.took_word() && expiry.passed(now) {
+                        continue;
+                    }
+                    Ok(reply::waiting(lua, interest, expiry, Value::Boolean(renews)))
+                }
+                Err(failure) => reply::failed(lua, failure, op, Some(it.net.peer())),
+            };
         }
     })?;
     steps.raw_set(name, function)
 }
 
-/// Registers a step that never waits and has no arguments but the connection.
-pub fn query<R: IntoLua + 'static>(
+/// Registers a step that never waits and has no arguments but its receiver.
+pub fn query<T: Named + 'static, R: IntoLua + 'static>(
     lua: &Lua,
     steps: &Table,
     name: &'static str,
-    step: impl Fn(&mut Connection) -> R + 'static,
+    step: impl Fn(&mut T) -> R + 'static,
 ) -> mlua::Result<()> {
-    let function = lua.create_function(move |lua, it: Receiver| match receiver(it) {
+    let function = lua.create_function(move |lua, it: Receiver<T>| match receiver(it) {
         Ok(mut it) => Ok(reply::done(step(&mut it))),
         Err(failure) => reply::failed(lua, failure, name, None),
     })?;

@@ -80,7 +80,7 @@ fn parse(lua: &Lua, host: &Value, port: &Value, options: &Value) -> Result<dial:
     Ok(dial::Dial::new(&name, host, port, options, Instant::now()))
 }
 
-fn port_number(lua: &Lua, port: &Value) -> Result<u16, Misuse> {
+pub fn port_number(lua: &Lua, port: &Value) -> Result<u16, Misuse> {
     let place = Place::Argument(2);
     let number = place.whole(lua, port)?;
     if !(0.0..=65535.0).contains(&number) {

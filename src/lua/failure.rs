@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::error::Kind;
 use crate::lua::args::Place;
 use crate::lua::args::nearest;
+use crate::lua::args::type_name;
 use crate::lua::reply;
 use crate::lua::reply::Failure;
 
@@ -19,7 +20,9 @@ pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
     lua.set_named_registry_value(METATABLE, &metatable)?;
     core.raw_set("error_metatable", metatable)?;
     core.raw_set("where", lua.create_function(|lua, ()| Ok(position(lua)))?)?;
-    core.raw_set("check_kind", lua.create_function(check_kind)?)
+    core.raw_set("check_kind", lua.create_function(check_kind)?)?;
+    core.raw_set("type_name", lua.create_function(|_, value: mlua::Value| Ok(type_name(&value)))?)?;
+    core.raw_set("limit", lua.create_function(limit)?)
 }
 
 pub fn object(lua: &Lua, error: &Error, op: &str, peer: Option<String>) -> mlua::Result<Table> {
@@ -55,6 +58,18 @@ fn position(lua: &Lua) -> Option<String> {
             Some(found) => Some(found),
         }
     })?
+}
+
+/// Step: a whole number of at least 1 at a position; infinity is no limit.
+fn limit(
+    lua: &Lua,
+    (value, position, op): (mlua::Value, usize, String),
+) -> mlua::Result<reply::Reply<f64>> {
+    let number = match Place::Argument(position).limit(lua, &value, 1) {
+        Ok(usize::MAX) => Ok(f64::INFINITY),
+        other => other.map(|number| number as f64),
+    };
+    reply::settled(lua, number.map_err(Failure::Misuse), &op, || None)
 }
 
 /// Step: whether a kind that a script asks for exists.

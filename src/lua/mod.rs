@@ -4,13 +4,17 @@
 //! block, never yield and never call back into Lua; the embedded Lua above waits and raises.
 
 mod args;
+#[cfg(feature = "lua51")]
+mod boundary;
 mod connection;
 mod dial;
 mod failure;
 mod json;
 mod legacy;
+mod listener;
 pub mod module;
 mod options;
+mod reactor;
 mod reading;
 mod reply;
 mod runtime;

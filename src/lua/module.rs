@@ -9,6 +9,8 @@ use crate::lua::dial;
 use crate::lua::failure;
 use crate::lua::json;
 use crate::lua::legacy;
+use crate::lua::listener;
+use crate::lua::reactor;
 use crate::lua::reading;
 use crate::lua::reply;
 use crate::lua::runtime;
@@ -29,6 +31,8 @@ pub fn load(lua: &Lua) -> mlua::Result<Table> {
     reply::register(lua, &core)?;
     failure::register(lua, &core)?;
     wait::register(lua, &core)?;
+    reactor::register(lua, &core)?;
+    listener::register(lua, &core)?;
     dial::register(lua, &core)?;
     reading::register(lua, &core, &marks)?;
     writing::register(lua, &core, &marks)?;
@@ -38,6 +42,7 @@ pub fn load(lua: &Lua) -> mlua::Result<Table> {
     core.raw_set("version", env!("CARGO_PKG_VERSION"))?;
     let runtime = runtime::load(lua, &core)?;
     connection::register(lua, &runtime.connection)?;
+    listener::register_type(lua, &runtime.listener)?;
     lua.set_named_registry_value(MODULE, &runtime.module)?;
     Ok(runtime.module)
 }

@@ -10,10 +10,12 @@ use crate::lua::args::Misuse;
 use crate::lua::args::Place;
 use crate::lua::args::each_option;
 use crate::options::ConnectOptions;
+use crate::options::ConnectionOptions;
 use crate::options::Endian;
 use crate::options::Family;
 use crate::options::Format;
 use crate::options::Keepalive;
+use crate::options::ListenOptions;
 
 const CONNECT: [&str; 12] = [
     "bind",
@@ -39,15 +41,9 @@ pub fn connect(lua: &Lua, place: Place<'_>, value: &Value) -> Result<ConnectOpti
             let place = Place::Option(name);
             match name {
                 "timeout" => options.timeout = place.seconds(lua, value)?,
-                "read_timeout" => options.read_timeout = place.seconds(lua, value)?,
-                "write_timeout" => options.write_timeout = place.seconds(lua, value)?,
                 "bind" => options.bind = Some(bind(lua, place, value)?),
                 "family" => options.family = family(lua, place, value)?,
-                "nodelay" => options.nodelay = place.boolean(value)?,
-                "keepalive" => options.keepalive = keepalive(lua, place, value)?,
-                name => {
-                    set_format(lua, &mut options.format, name, value)?;
-                }
+                name => set_connection(lua, &mut options.connection, name, value)?,
             }
             Ok(())
         })?,
@@ -57,6 +53,61 @@ pub fn connect(lua: &Lua, place: Place<'_>, value: &Value) -> Result<ConnectOpti
         other => return Err(place.expected("number (the timeout) or table (options)", other)),
     }
     Ok(options)
+}
+
+const LISTEN: [&str; 12] = [
+    "backlog",
+    "ipv6_only",
+    "keepalive",
+    "max_json",
+    "max_line",
+    "max_packet",
+    "newline",
+    "nodelay",
+    "packet_endian",
+    "read_timeout",
+    "reuse_port",
+    "write_timeout",
+];
+
+/// The third argument of listen: nil or a table.
+pub fn listen(lua: &Lua, place: Place<'_>, value: &Value) -> Result<ListenOptions, Misuse> {
+    let mut options = ListenOptions::default();
+    match value {
+        Value::Nil => {}
+        Value::Table(table) => each_option(table, &LISTEN, |name, value| {
+            let place = Place::Option(name);
+            match name {
+                "backlog" => options.backlog = place.int(lua, value, 1)?,
+                "reuse_port" => options.reuse_port = place.boolean(value)?,
+                "ipv6_only" => options.ipv6_only = place.boolean(value)?,
+                name => set_connection(lua, &mut options.connection, name, value)?,
+            }
+            Ok(())
+        })?,
+        other => return Err(place.expected("table (options)", other)),
+    }
+    Ok(options)
+}
+
+/// Sets one of the options that every connection has.
+fn set_connection(
+    lua: &Lua,
+    options: &mut ConnectionOptions,
+    name: &'static str,
+    value: &Value,
+) -> Result<(), Misuse> {
+    let place = Place::Option(name);
+    match name {
+        "read_timeout" => options.read_timeout = place.seconds(lua, value)?,
+        "write_timeout" => options.write_timeout = place.seconds(lua, value)?,
+        "nodelay" => options.nodelay = place.boolean(value)?,
+        "keepalive" => options.keepalive = keepalive(lua, place, value)?,
+        name => {
+            set_format(lua, &mut options.format, name, value)?;
+        }
+    }
+    Ok(())
 }
 
 /// Sets one of the limits and formats; `false` if `name` is none of them.

@@ -1,17 +1,24 @@
 //! The reading methods and what the iterators call: arguments in, steps out.
 
+use mlua::AnyUserData;
 use mlua::Lua;
 use mlua::LuaString;
 use mlua::Table;
+use mlua::UserDataRef;
 use mlua::Value;
 
 use crate::error::Error;
+use crate::error::Kind;
 use crate::json;
 use crate::json::Marks;
 use crate::lua::args::Misuse;
+use crate::lua::connection;
 use crate::lua::connection::Call;
 use crate::lua::connection::reading;
+use crate::lua::failure;
+use crate::lua::reply;
 use crate::lua::reply::Failure;
+use crate::lua::reply::Reply;
 use crate::net::connection::Connection;
 use crate::step::Step;
 
@@ -60,7 +67,23 @@ pub fn register(lua: &Lua, core: &Table, marks: &Marks) -> mlua::Result<()> {
         flat(it.peek(count, |bytes| string(call, bytes))?)
     })?;
     core.raw_set("reading", methods)?;
+    core.raw_set("busy", lua.create_function(busy)?)?;
+    core.raw_set("stdin", lua.create_function(stdin)?)?;
     register_iterators(lua, core, marks)
+}
+
+/// The error of a read while another is under way.
+fn busy(lua: &Lua, (it, op): (UserDataRef<connection::Connection>, String)) -> mlua::Result<Table> {
+    let error = Error::new(Kind::Busy, "another task is already reading from this connection");
+    failure::object(lua, &error, &op, Some(it.net.peer()))
+}
+
+/// Step: standard input as a connection.
+fn stdin(lua: &Lua, (): ()) -> mlua::Result<Reply<AnyUserData>> {
+    match Connection::stdin() {
+        Ok(net) => Ok(reply::done(lua.create_any_userdata(connection::Connection::new(net))?)),
+        Err(error) => reply::failed(lua, Error::from_io(&error).into(), "stdin", None),
+    }
 }
 
 fn register_iterators(lua: &Lua, core: &Table, marks: &Marks) -> mlua::Result<()> {

@@ -3,7 +3,7 @@
 //!
 //! | | signal | detail | more |
 //! |---|---|---|---|
-//! | has to wait | number: 0 to read, 1 to write | when to give up, on `tcp.now`'s clock, or nil | see the step |
+//! | has to wait | number: 0 to read, 1 to write, 2 to let others pass, 3 for its turn | when to give up, on `tcp.now`'s clock, or nil | see the step |
 //! | failed | table: the error object | | |
 //! | misuse | string: the text before the function's name | the text after it | |
 
@@ -110,10 +110,7 @@ pub fn done<R>(value: R) -> Reply<R> {
 }
 
 pub fn waiting<R>(lua: &Lua, interest: Interest, expiry: Deadline, more: Value) -> Reply<R> {
-    let code = match interest {
-        Interest::Read => wait::READ,
-        Interest::Write => wait::WRITE,
-    };
+    let code = wait::code(interest);
     let expiry = wait::to_seconds(expiry).map_or(Value::Nil, Value::Number);
     pending(lua, (Value::Integer(code), expiry, more))
 }

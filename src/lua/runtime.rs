@@ -1,5 +1,6 @@
 //! Loads the embedded Lua. A chunk gets `core` and the chunks before it as arguments, and gives a table.
 
+use mlua::Function;
 use mlua::Lua;
 use mlua::Table;
 
@@ -7,22 +8,30 @@ use mlua::Table;
 /// script's in a folder `tcp`.
 pub const CHUNK_PREFIX: &str = "=tcp/";
 
-const ERRORS: &str = include_str!("../runtime/errors.lua");
-const WAIT: &str = include_str!("../runtime/wait.lua");
-const METHODS: &str = include_str!("../runtime/methods.lua");
-const MODULE: &str = include_str!("../runtime/module.lua");
+macro_rules! chunk {
+    ($name:literal) => {
+        ($name, include_str!(concat!("../runtime/", $name)))
+    };
+}
 
-/// The module's table, and what the metatable of connections needs.
+/// The module's table, and what the metatables of connections and listeners need.
 pub struct Runtime {
     pub module: Table,
     pub connection: Table,
+    pub listener: Table,
 }
 
 pub fn load(lua: &Lua, core: &Table) -> mlua::Result<Runtime> {
-    let chunk = |name: &str, source: &'static str| lua.load(source).set_name(format!("{CHUNK_PREFIX}{name}"));
-    let errors: Table = chunk("errors.lua", ERRORS).call(core)?;
-    let wait: Table = chunk("wait.lua", WAIT).call((core, &errors))?;
-    let connection: Table = chunk("methods.lua", METHODS).call((core, &errors, &wait))?;
-    let module = chunk("module.lua", MODULE).call((core, &errors, &wait))?;
-    Ok(Runtime { module, connection })
+    let run = |(name, source): (&str, &'static str)| lua.load(source).set_name(format!("{CHUNK_PREFIX}{name}"));
+    let errors: Table = run(chunk!("errors.lua")).call(core)?;
+    let signals: Table = run(chunk!("signals.lua")).call(core)?;
+    let looping: Table = run(chunk!("loop.lua")).call((core, &errors, &signals))?;
+    let waiting: Table = run(chunk!("wait.lua")).call((core, &errors, &signals, &looping))?;
+    let connection: Table = run(chunk!("methods.lua")).call((core, &errors, &looping, &waiting))?;
+    let coroutines: Table = run(chunk!("coroutines.lua")).call((core, &errors, &looping))?;
+    let tasks: Table = run(chunk!("tasks.lua")).call((core, &errors, &looping, &waiting, coroutines))?;
+    let queue: Function = run(chunk!("queue.lua")).call((core, &errors, &looping))?;
+    let listener = run(chunk!("server.lua")).call((core, &errors, &looping, &waiting, &connection))?;
+    let module = run(chunk!("module.lua")).call((core, &errors, looping, waiting, tasks, queue))?;
+    Ok(Runtime { module, connection, listener })
 }

@@ -4,8 +4,12 @@ use std::net::Shutdown;
 use std::time::Duration;
 use std::time::Instant;
 
+use mlua::AnyUserData;
+use mlua::Either;
+use mlua::Integer;
 use mlua::Lua;
 use mlua::Table;
+use mlua::UserDataRef;
 use mlua::Value;
 
 use crate::address::Address;
@@ -15,15 +19,21 @@ use crate::lua::args::Misuse;
 use crate::lua::args::Place;
 use crate::lua::args::nearest;
 use crate::lua::connection::Connection;
+use crate::lua::connection::Receiver;
+use crate::lua::connection::Remains;
 use crate::lua::connection::instant;
 use crate::lua::connection::query;
+use crate::lua::connection::receiver;
 use crate::lua::legacy;
 use crate::lua::options;
+use crate::lua::reply;
 use crate::lua::reply::Failure;
 use crate::lua::reply::Nothing;
+use crate::lua::reply::Reply;
 use crate::net::connection::Time;
+use crate::net::remains::PATIENCE;
 use crate::step::Interest;
-use crate::sys::socket::Socket;
+use crate::step::Step;
 
 /// Adds to `core`: `plain`, methods that the world cannot make fail, and `fallible`, those that it can.
 pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
@@ -31,23 +41,13 @@ pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
     ends(lua, &plain)?;
     times(lua, &plain)?;
     foreign_loops(lua, &plain)?;
-    instant(lua, &plain, "close", |lua, it, _| {
-        legacy::forget(lua, it)?;
-        it.net.close();
-        Ok(Nothing::None)
-    })?;
-    query(lua, &plain, "is_closed", |it| it.net.is_closed())?;
-    query(lua, &plain, "is_tls", |_| false)?;
-    query(lua, &plain, "buffered", |it| it.net.buffered())?;
+    query(lua, &plain, "is_closed", |it: &mut Connection| it.net.is_closed())?;
+    query(lua, &plain, "is_tls", |_: &mut Connection| false)?;
+    query(lua, &plain, "buffered", |it: &mut Connection| it.net.buffered())?;
     core.raw_set("plain", plain)?;
+    closing(lua, core)?;
 
     let fallible = lua.create_table()?;
-    instant(lua, &fallible, "shutdown", |lua, it, [direction, ..]| {
-        let words = [("send", Shutdown::Write), ("recv", Shutdown::Read), ("both", Shutdown::Both)];
-        let direction = Place::Argument(1).word(lua, &direction, &words)?;
-        it.net.shutdown(direction)?;
-        Ok(Nothing::None)
-    })?;
     instant(lua, &fallible, "set_option", |lua, it, [name, value, _]| {
         let name = option_name(lua, &name)?;
         set_option(lua, it, name, &value)?;
@@ -57,16 +57,61 @@ pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
         let name = option_name(lua, &name)?;
         option(lua, it, name)
     })?;
-    core.raw_set("fallible", fallible)
+    core.raw_set("fallible", fallible)?;
+    core.raw_set("shutdown", lua.create_function(shutdown)?)
+}
+
+/// Step: behind the writes that are queued, if the sending side is to end. While it waits, `more` is the ticket.
+fn shutdown(lua: &Lua, (it, direction): (Receiver, Value)) -> mlua::Result<Reply<Nothing>> {
+    const OP: &str = "shutdown";
+    let mut it = match receiver(it) {
+        Ok(it) => it,
+        Err(failure) => return reply::failed(lua, failure, OP, None),
+    };
+    let words = [("send", Shutdown::Write), ("recv", Shutdown::Read), ("both", Shutdown::Both)];
+    let direction = match Place::Argument(1).word(lua, &direction, &words) {
+        Ok(direction) => direction,
+        Err(misuse) => return reply::failed(lua, misuse.into(), OP, None),
+    };
+    if direction != Shutdown::Read
+        && let Some(ticket) = it.net.queue_behind_writes()
+    {
+        let expiry = it.net.writing.expiry(Instant::now(), it.net.writing.timeout);
+        return Ok(reply::waiting(lua, Interest::Turn, expiry, Value::Integer(ticket as Integer)));
+    }
+    let done = it.net.shutdown(direction).map(|()| Nothing::None);
+    reply::settled(lua, done.map_err(Failure::World), OP, || Some(it.net.peer()))
+}
+
+/// Adds to `core`: `close`, and what goes on with what is left of a connection.
+fn closing(lua: &Lua, core: &Table) -> mlua::Result<()> {
+    instant(lua, core, "close", |lua, it, _| {
+        legacy::forget(lua, it)?;
+        let remains = it.net.close();
+        Ok(remains.map(|it| lua.create_any_userdata(Remains(it))).transpose()?)
+    })?;
+    // Where the loop tells of it, if it is watched; nil for anything else.
+    let slot = |_: &Lua, it: Either<UserDataRef<Connection>, Value>| Ok(it.left().and_then(|it| it.net.slot()));
+    core.raw_set("slot", lua.create_function(slot)?)?;
+    core.raw_set("patience", PATIENCE.as_secs_f64())?;
+    core.raw_set(
+        "discard",
+        lua.create_function(|lua, it: AnyUserData| match it.borrow_mut::<Remains>()?.0.step() {
+            Step::Ready(()) => Ok(reply::done(Nothing::None)),
+            Step::Wait(interest) => Ok(reply::waiting(lua, interest, Deadline::NEVER, Value::Nil)),
+        })?,
+    )?;
+    // Closes for good, at once.
+    core.raw_set("drop", lua.create_function(|_, it: AnyUserData| it.take::<Remains>().map(drop))?)
 }
 
 fn ends(lua: &Lua, plain: &Table) -> mlua::Result<()> {
-    query(lua, plain, "host", |it| it.net.ends().host.clone())?;
-    query(lua, plain, "port", |it| it.net.ends().port)?;
-    query(lua, plain, "local_host", |it| it.net.ends().local.host())?;
-    query(lua, plain, "local_port", |it| it.net.ends().local.port())?;
-    query(lua, plain, "local_addr", |it| Address::to_string(&it.net.ends().local))?;
-    query(lua, plain, "remote_addr", |it| Address::to_string(&it.net.ends().remote))
+    query(lua, plain, "host", |it: &mut Connection| it.net.ends().host.clone())?;
+    query(lua, plain, "port", |it: &mut Connection| it.net.ends().port)?;
+    query(lua, plain, "local_host", |it: &mut Connection| it.net.ends().local.host())?;
+    query(lua, plain, "local_port", |it: &mut Connection| it.net.ends().local.port())?;
+    query(lua, plain, "local_addr", |it: &mut Connection| Address::to_string(&it.net.ends().local))?;
+    query(lua, plain, "remote_addr", |it: &mut Connection| Address::to_string(&it.net.ends().remote))
 }
 
 fn times(lua: &Lua, plain: &Table) -> mlua::Result<()> {
@@ -99,14 +144,14 @@ fn times(lua: &Lua, plain: &Table) -> mlua::Result<()> {
         Ok(Nothing::None)
     })?;
     let seconds = |time: &Time| time.timeout.map(|time| time.as_secs_f64());
-    query(lua, plain, "read_timeout", move |it| seconds(&it.net.reading))?;
-    query(lua, plain, "write_timeout", move |it| seconds(&it.net.writing))
+    query(lua, plain, "read_timeout", move |it: &mut Connection| seconds(&it.net.reading))?;
+    query(lua, plain, "write_timeout", move |it: &mut Connection| seconds(&it.net.writing))
 }
 
 /// What cqueues and other loops ask of an object that they poll.
 fn foreign_loops(lua: &Lua, plain: &Table) -> mlua::Result<()> {
-    query(lua, plain, "pollfd", |it| it.net.socket().ok().map(Socket::raw))?;
-    query(lua, plain, "events", |it| {
+    query(lua, plain, "pollfd", |it: &mut Connection| it.net.raw())?;
+    query(lua, plain, "events", |it: &mut Connection| {
         let waits = |interest| {
             [&it.net.reading, &it.net.writing].into_iter().any(|time| time.waits_for == Some(interest))
         };
@@ -117,7 +162,7 @@ fn foreign_loops(lua: &Lua, plain: &Table) -> mlua::Result<()> {
             (false, false) => None,
         }
     })?;
-    query(lua, plain, "timeout", |it| {
+    query(lua, plain, "timeout", |it: &mut Connection| {
         let nearest = it.net.reading.deadline.earliest(it.net.writing.deadline);
         nearest.remaining(Instant::now()).map(|left| left.as_secs_f64())
     })
@@ -246,5 +291,5 @@ fn option(lua: &Lua, it: &mut Connection, name: &'static str) -> Result<Value, F
 
 /// An integer of this Lua, or where it has none a number.
 fn integer(value: i64) -> Value {
-    mlua::Integer::try_from(value).map_or(Value::Number(value as f64), Value::Integer)
+    Integer::try_from(value).map_or(Value::Number(value as f64), Value::Integer)
 }

@@ -1,30 +1,38 @@
-//! Waiting, as the embedded Lua asks for it: one blocking wait, the clock, and the error when time is up.
+//! Waiting without tasks, as the embedded Lua asks for it: one blocking wait, and the clock.
 
+use std::os::fd::BorrowedFd;
 use std::sync::LazyLock;
 use std::time::Duration;
 use std::time::Instant;
 
-use mlua::AnyUserData;
 use mlua::Integer;
 use mlua::Lua;
+use mlua::Number;
 use mlua::Table;
 use mlua::Value;
 
 use crate::deadline::Deadline;
-use crate::error::Error;
-use crate::error::Kind;
 use crate::lua::args::Place;
 use crate::lua::connection::Connection;
 use crate::lua::dial::Dial;
+use crate::lua::listener::Listen;
+use crate::lua::listener::Listener;
+use crate::lua::reactor;
 use crate::lua::reply;
 use crate::step::Interest;
 use crate::sys::poller;
 use crate::sys::poller::Source;
 use crate::sys::poller::Woken;
 
-/// Codes of what is awaited.
-pub const READ: Integer = 0;
-pub const WRITE: Integer = 1;
+/// The code of what is awaited: wait.lua knows them, too.
+pub fn code(interest: Interest) -> Integer {
+    match interest {
+        Interest::Read => 0,
+        Interest::Write => 1,
+        Interest::Pass => 2,
+        Interest::Turn => 3,
+    }
+}
 
 /// How a wait ended: `wait.lua` compares with these.
 const READY: Integer = 0;
@@ -51,8 +59,8 @@ pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
     LazyLock::force(&EPOCH);
     core.raw_set("now", lua.create_function(|_, ()| Ok(EPOCH.elapsed().as_secs_f64()))?)?;
     core.raw_set("block", lua.create_function(block)?)?;
-    core.raw_set("timed_out", lua.create_function(timed_out)?)?;
-    core.raw_set("sleep", lua.create_function(sleep)?)?;
+    core.raw_set("cut", lua.create_function(reactor::cut)?)?;
+    core.raw_set("moment", lua.create_function(moment)?)?;
     core.raw_set("current_thread", lua.create_function(|lua, ()| Ok(lua.current_thread()))?)
 }
 
@@ -60,7 +68,7 @@ pub fn to_seconds(deadline: Deadline) -> Option<f64> {
     deadline.moment().map(|at| at.saturating_duration_since(*EPOCH).as_secs_f64())
 }
 
-fn from_seconds(expiry: Option<f64>) -> Deadline {
+pub fn from_seconds(expiry: Option<f64>) -> Deadline {
     let since_epoch = expiry.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     since_epoch.map_or(Deadline::NEVER, |since| Deadline::after(*EPOCH, Some(since)))
 }
@@ -76,12 +84,19 @@ fn block(_: &Lua, (target, interest, expiry): (Value, Integer, Option<f64>)) -> 
     if let Ok(dial) = target.borrow::<Dial>() {
         return poll(&dial.0.sources(), expiry, dial.0.wake(now));
     }
-    let connection = target.borrow::<Connection>()?;
-    let interest = if interest == WRITE { Interest::Write } else { Interest::Read };
-    match connection.net.descriptor() {
+    let fd = |fd: Option<BorrowedFd<'_>>, interest| match fd {
         Some(fd) => poll(&[Source { fd, interest }], expiry, Deadline::NEVER),
         None => Ok(READY),
+    };
+    if let Ok(listener) = target.borrow::<Listener>() {
+        return fd(listener.net.descriptor(), Interest::Read);
     }
+    if let Ok(listen) = target.borrow::<Listen>() {
+        return fd(listen.0.descriptor(), Interest::Read);
+    }
+    let connection = target.borrow::<Connection>()?;
+    let interest = if interest == code(Interest::Write) { Interest::Write } else { Interest::Read };
+    fd(connection.net.descriptor(), interest)
 }
 
 fn poll(sources: &[Source<'_>], expiry: Deadline, wake: Deadline) -> mlua::Result<Integer> {
@@ -95,22 +110,12 @@ fn poll(sources: &[Source<'_>], expiry: Deadline, wake: Deadline) -> mlua::Resul
     })
 }
 
-/// Step: the error of an operation on `target` whose time is up.
-fn timed_out(lua: &Lua, (target, op): (AnyUserData, String)) -> mlua::Result<Table> {
-    if let Ok(mut dial) = target.borrow_mut::<Dial>() {
-        let error = dial.0.expire();
-        return super::failure::object(lua, &error, &op, Some(dial.0.peer()));
-    }
-    let peer = target.borrow::<Connection>()?.net.peer();
-    let error = Error::new(Kind::Timeout, "timed out");
-    let error = if op == "send_some" { error.of_write() } else { error };
-    super::failure::object(lua, &error, &op, Some(peer))
-}
-
-/// Step: when a sleep that begins now ends.
-fn sleep(lua: &Lua, seconds: Value) -> mlua::Result<reply::Reply<Value>> {
-    let expiry = Place::Argument(1)
-        .seconds(lua, &seconds)
-        .map(|limit| to_seconds(Deadline::after(Instant::now(), limit)).map_or(Value::Nil, Value::Number));
-    reply::settled(lua, expiry.map_err(reply::Failure::Misuse), "sleep", || None)
+/// Step: `seconds` from now, of the argument at `position` of `op`; nil is no limit.
+fn moment(
+    lua: &Lua,
+    (seconds, position, op): (Value, usize, String),
+) -> mlua::Result<reply::Reply<Option<Number>>> {
+    let limit = Place::Argument(position).seconds(lua, &seconds);
+    let moment = limit.map(|limit| to_seconds(Deadline::after(Instant::now(), limit)));
+    reply::settled(lua, moment.map_err(reply::Failure::Misuse), &op, || None)
 }

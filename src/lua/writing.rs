@@ -6,6 +6,8 @@
 use std::io::IoSlice;
 use std::time::Instant;
 
+use mlua::AnyUserData;
+use mlua::BorrowedBytes;
 use mlua::Integer;
 use mlua::Lua;
 use mlua::LuaString;
@@ -14,7 +16,6 @@ use mlua::Table;
 use mlua::Value;
 
 use crate::error::Error;
-use crate::error::Kind;
 use crate::frame::packet;
 use crate::json;
 use crate::json::Marks;
@@ -22,6 +23,7 @@ use crate::lua::args::Place;
 use crate::lua::connection::Connection;
 use crate::lua::connection::Receiver;
 use crate::lua::connection::receiver;
+use crate::lua::reactor::Cause;
 use crate::lua::reply;
 use crate::lua::reply::Failure;
 use crate::lua::reply::Reply;
@@ -35,7 +37,7 @@ use crate::step::Step;
 /// A packet's scratch memory larger than this is not kept.
 const KEPT: usize = 64 * 1024;
 
-/// Adds to `core`: `writing`, the methods by name, and `write_on` and `write_timed_out` for queued writes.
+/// Adds to `core`: `writing`, the methods by name; `write_on` and `write_cut` for queued writes, and whose turn it is.
 pub fn register(lua: &Lua, core: &Table, marks: &Marks) -> mlua::Result<()> {
     let methods = lua.create_table()?;
     writing(lua, &methods, "write", write)?;
@@ -43,30 +45,25 @@ pub fn register(lua: &Lua, core: &Table, marks: &Marks) -> mlua::Result<()> {
         writing(lua, &methods, name, |lua, it, data, _| {
             let data = Place::Argument(1).string(lua, &data)?;
             let bytes = data.as_bytes();
-            let total = bytes.len();
-            let written = it.net.write(&[IoSlice::new(&bytes)], Cut::MayContinue, || vec![piece(&data)])?;
-            Ok((total, written))
+            Ok(it.net.write(&[IoSlice::new(&bytes)], Cut::MayContinue, || vec![piece(&data)])?)
         })?;
     }
+    writing(lua, &methods, "send_some", send_some)?;
     writing(lua, &methods, "write_line", |lua, it, line, _| {
         let line = Place::Argument(1).string(lua, &line)?;
         let newline = it.net.format.newline.clone();
         let bytes = line.as_bytes();
-        let total = bytes.len() + newline.len();
         let slices = [IoSlice::new(&bytes), IoSlice::new(&newline)];
         let pieces = || vec![piece(&line), Box::new(newline.clone()) as Piece];
-        let written = it.net.write(&slices, Cut::EndsOutput, pieces)?;
-        Ok((total, written))
+        Ok(it.net.write(&slices, Cut::EndsOutput, pieces)?)
     })?;
     writing(lua, &methods, "write_packet", |lua, it, payload, _| {
         let payload = Place::Argument(1).string(lua, &payload)?;
         let bytes = payload.as_bytes();
         let header = header(it, bytes.len())?;
-        let total = header.len() + bytes.len();
         let slices = [IoSlice::new(&header), IoSlice::new(&bytes)];
         let pieces = || vec![Box::new(header) as Piece, piece(&payload)];
-        let written = it.net.write(&slices, Cut::EndsOutput, pieces)?;
-        Ok((total, written))
+        Ok(it.net.write(&slices, Cut::EndsOutput, pieces)?)
     })?;
     for (name, form) in [("write_json", Form::Document), ("write_json_packet", Form::Packet)] {
         let marks = marks.clone();
@@ -74,12 +71,12 @@ pub fn register(lua: &Lua, core: &Table, marks: &Marks) -> mlua::Result<()> {
     }
     core.raw_set("writing", methods)?;
     core.raw_set("write_on", lua.create_function(write_on)?)?;
-    core.raw_set("write_timed_out", lua.create_function(timed_out)?)?;
-    core.raw_set("send_some", lua.create_function(send_some)?)
+    core.raw_set("write_cut", lua.create_function(cut)?)?;
+    core.raw_set("front_write", lua.create_function(front_write)?)
 }
 
-/// What a first step has come to: the bytes of the write, and whether they have left.
-type Outcome = Result<(usize, Written), Failure>;
+/// What a first step has come to.
+type Outcome = Result<Written, Failure>;
 
 /// Registers the first step of a write. It is given the first argument and the others.
 fn writing(
@@ -93,13 +90,14 @@ fn writing(
             Ok(it) => it,
             Err(failure) => return reply::failed(lua, failure, name, None),
         };
-        // The caller waits for its writes, so what is still queued was interrupted.
-        it.net.forsake_writes();
         match step(lua, &mut it, first, others) {
-            Ok((total, Written::Whole)) => Ok(reply::done(total)),
-            Ok((_, Written::Queued(ticket))) => {
-                let ticket = Value::Integer(ticket as Integer);
-                Ok(reply::waiting(lua, Interest::Write, expiry(&it), ticket))
+            Ok(Written::Whole(sent)) => Ok(reply::done(sent)),
+            Ok(Written::Queued(ticket)) => {
+                let interest = match it.net.front_write() == Some(ticket) {
+                    true => Interest::Write,
+                    false => Interest::Turn,
+                };
+                Ok(reply::waiting(lua, interest, expiry(&it), Value::Integer(ticket as Integer)))
             }
             Err(failure) => reply::failed(lua, failure.of_write(), name, Some(it.net.peer())),
         }
@@ -125,44 +123,50 @@ fn write_on(lua: &Lua, (it, ticket, op): (Receiver, Ticket, String)) -> mlua::Re
     }
 }
 
-/// Step: the error of a queued write whose time is up; the write is given up.
-fn timed_out(lua: &Lua, (it, ticket, op): (Receiver, Ticket, String)) -> mlua::Result<Reply<usize>> {
+/// Step: the error of a queued write that is given up because of `cause`, see `reactor::cut`.
+fn cut(
+    lua: &Lua,
+    (it, ticket, op, cause): (Receiver, Ticket, String, Integer),
+) -> mlua::Result<Reply<usize>> {
     match receiver(it) {
         Ok(mut it) => {
-            let error = it.net.abandon_write(ticket, Error::new(Kind::Timeout, "timed out"));
+            let error = it.net.abandon_write(ticket, Cause::of(cause).error());
             reply::failed(lua, error.into(), &op, Some(it.net.peer()))
         }
         Err(failure) => reply::failed(lua, failure, &op, None),
     }
 }
 
-/// Step: one write of what the system takes, from the byte at `first` on.
-fn send_some(lua: &Lua, (it, data, first): (Receiver, Value, Value)) -> mlua::Result<Reply<usize>> {
-    const OP: &str = "send_some";
-    let mut it = match receiver(it) {
-        Ok(it) => it,
-        Err(failure) => return reply::failed(lua, failure, OP, None),
+/// The ticket of the write whose turn it is.
+fn front_write(_: &Lua, it: AnyUserData) -> mlua::Result<Option<Ticket>> {
+    Ok(it.borrow::<Connection>()?.net.front_write())
+}
+
+/// One write of what the system takes, from the byte at a position on.
+fn send_some(lua: &Lua, it: &mut Connection, data: Value, mut others: MultiValue) -> Outcome {
+    let data = Place::Argument(1).string(lua, &data)?;
+    let bytes = data.as_bytes();
+    let first = match others.pop_front() {
+        None | Some(Value::Nil) => 1,
+        Some(first) => Place::Argument(2).size(lua, &first, 1)?,
     };
-    let step = (|| {
-        let data = Place::Argument(1).string(lua, &data)?;
-        let bytes = data.as_bytes();
-        let first = match first {
-            Value::Nil => 1,
-            first => Place::Argument(2).size(lua, &first, 1)?,
-        };
-        let Some(rest) = bytes.get(first - 1..) else {
-            let length = bytes.len();
-            return Err(Place::Argument(2)
-                .misuse(format!("{first} is past the end of {length} bytes"))
-                .into());
-        };
-        it.net.forsake_writes();
-        it.net.send_some(rest).map_err(Failure::World)
-    })();
-    match step {
-        Ok(Step::Ready(sent)) => Ok(reply::done(sent)),
-        Ok(Step::Wait(interest)) => Ok(reply::waiting(lua, interest, expiry(&it), Value::Boolean(false))),
-        Err(failure) => reply::failed(lua, failure.of_write(), OP, Some(it.net.peer())),
+    let Some(rest) = bytes.get(first - 1..) else {
+        let length = bytes.len();
+        return Err(Place::Argument(2)
+            .misuse(format!("{first} is past the end of {length} bytes"))
+            .into());
+    };
+    Ok(it.net.write(&[IoSlice::new(rest)], Cut::Some, || {
+        vec![if rest.len() < LARGE { Box::new(rest.to_vec()) } else { Box::new(Tail(data.as_bytes(), first - 1)) }]
+    })?)
+}
+
+/// A string from some byte on.
+struct Tail(BorrowedBytes, usize);
+
+impl AsRef<[u8]> for Tail {
+    fn as_ref(&self) -> &[u8] {
+        &self.0[self.1..]
     }
 }
 
@@ -171,16 +175,13 @@ fn write(lua: &Lua, it: &mut Connection, first: Value, others: MultiValue) -> Ou
         && others.is_empty()
     {
         let bytes = only.as_bytes();
-        let written = it.net.write(&[IoSlice::new(&bytes)], Cut::MayContinue, || vec![piece(only)])?;
-        return Ok((bytes.len(), written));
+        return Ok(it.net.write(&[IoSlice::new(&bytes)], Cut::MayContinue, || vec![piece(only)])?);
     }
     let mut gather = Gather::default();
     for (at, data) in std::iter::once(&first).chain(others.iter()).enumerate() {
         gather.add(lua, Place::Argument(at + 1), data)?;
     }
-    let pieces = gather.into_pieces();
-    let total = pieces.iter().map(|piece| (**piece).as_ref().len()).sum();
-    Ok((total, it.net.write_pieces(pieces, Cut::MayContinue)?))
+    Ok(it.net.write_pieces(gather.into_pieces(), Cut::MayContinue)?)
 }
 
 const DATA: &str = "string, number, table of strings or table of bytes";
@@ -278,8 +279,7 @@ fn write_json(lua: &Lua, it: &mut Connection, marks: &Marks, value: Value, form:
     text.clear();
     let outcome = frame_json(lua, it, marks, value, form, &mut text).and_then(|()| {
         let lasting = || vec![Box::new(text.clone()) as Piece];
-        let written = it.net.write(&[IoSlice::new(&text)], Cut::EndsOutput, lasting)?;
-        Ok((text.len(), written))
+        Ok(it.net.write(&[IoSlice::new(&text)], Cut::EndsOutput, lasting)?)
     });
     if text.capacity() <= KEPT {
         it.scratch = text;
@@ -313,7 +313,8 @@ fn header(it: &Connection, length: usize) -> Result<[u8; packet::HEADER], Error>
     packet::header(length, it.net.format.packet_endian, it.net.format.max_packet)
 }
 
-/// The string itself, kept alive by the piece.
+/// The string itself, kept alive by the piece, or a copy if it is small.
 fn piece(text: &LuaString) -> Piece {
-    Box::new(text.as_bytes())
+    let bytes = text.as_bytes();
+    if bytes.len() < LARGE { Box::new(bytes.to_vec()) } else { Box::new(bytes) }
 }

@@ -2,10 +2,13 @@
 //!
 //! Reading is in `reading.rs`. Every operation is a step: it never blocks, and says what to wait for.
 
+use std::io;
 use std::io::IoSlice;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
+use std::os::fd::RawFd;
+use std::rc::Rc;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -16,11 +19,18 @@ use crate::error::Error;
 use crate::error::Kind;
 use crate::frame::buffer::Buffer;
 use crate::net::outbox::Outbox;
+use crate::net::reactor::Reactor;
+use crate::net::reactor::Registration;
 use crate::net::reading::Search;
+use crate::net::remains::Remains;
+use crate::net::stream::Source;
 use crate::net::stream::Stream;
+use crate::options::ConnectionOptions;
 use crate::options::Format;
+use crate::options::Keepalive;
 use crate::step::Interest;
 use crate::step::Step;
+use crate::sys::input::Input;
 use crate::sys::socket::Socket;
 
 pub use crate::net::outbox::Cut;
@@ -35,9 +45,17 @@ pub struct Connection {
     pub(super) search: Search,
     outbox: Outbox,
     ends: Ends,
+    origin: Origin,
     pub format: Format,
     pub reading: Time,
     pub writing: Time,
+}
+
+/// How a connection came about.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Origin {
+    Dialled,
+    Accepted,
 }
 
 /// Both ends, as they were when the connection was made.
@@ -69,20 +87,52 @@ impl Time {
 
 /// What a write has come to without waiting.
 pub enum Written {
-    Whole,
+    /// So many bytes of it have left; all of them, unless some were enough.
+    Whole(usize),
     /// The rest waits for its turn.
     Queued(Ticket),
 }
 
 impl Connection {
-    pub fn new(socket: Socket, ends: Ends, format: Format) -> Self {
+    /// Of a socket that is connected. The registration is that of the dial, if the loop watched it.
+    pub fn new(
+        socket: Socket,
+        ends: Ends,
+        origin: Origin,
+        options: &ConnectionOptions,
+        registration: Option<Registration>,
+    ) -> io::Result<Self> {
+        if socket.is_tcp() {
+            if options.nodelay {
+                socket.set_nodelay(true)?;
+            }
+            if options.keepalive != Keepalive::Off {
+                socket.set_keepalive(options.keepalive)?;
+            }
+        }
+        let mut it = Self::of(Stream::new(Source::Socket(socket), registration), ends, origin);
+        it.format = options.format.clone();
+        it.reading.timeout = options.read_timeout;
+        it.writing.timeout = options.write_timeout;
+        Ok(it)
+    }
+
+    /// Standard input, for reading only.
+    pub fn stdin() -> io::Result<Self> {
+        let stream = Stream::new(Source::Stdin(Input::stdin()?), None);
+        let (local, remote) = (Address::Stdin, Address::Stdin);
+        Ok(Self::of(stream, Ends { host: "stdin".into(), port: None, local, remote }, Origin::Dialled))
+    }
+
+    fn of(stream: Stream, ends: Ends, origin: Origin) -> Self {
         Self {
-            stream: Some(Stream::new(socket)),
+            stream: Some(stream),
             buffer: Buffer::default(),
             search: Search::None,
             outbox: Outbox::default(),
             ends,
-            format,
+            origin,
+            format: Format::default(),
             reading: Time::default(),
             writing: Time::default(),
         }
@@ -106,9 +156,9 @@ impl Connection {
                 sent = count;
             }
         }
-        if sent == total {
+        if sent == total || cut == Cut::Some && sent > 0 {
             self.writing.waits_for = None;
-            return Ok(Written::Whole);
+            return Ok(Written::Whole(sent));
         }
         self.writing.waits_for = Some(Interest::Write);
         Ok(Written::Queued(self.outbox.push(pieces(), sent, cut)))
@@ -120,7 +170,7 @@ impl Connection {
         stream.check_output().map_err(|error| error.with_written(0))?;
         let ticket = self.outbox.push(pieces, 0, cut);
         Ok(match self.continue_write(ticket, &mut false)? {
-            Step::Ready(_) => Written::Whole,
+            Step::Ready(sent) => Written::Whole(sent),
             Step::Wait(_) => Written::Queued(ticket),
         })
     }
@@ -134,8 +184,8 @@ impl Connection {
         loop {
             let Some(write) = self.outbox.turn(ticket) else {
                 return match self.outbox.contains(ticket) {
-                    true => Ok(Step::Wait(Interest::Write)),
-                    false => Err(Error::new(Kind::Closed, "another write took its place")),
+                    true => Ok(Step::Wait(Interest::Turn)),
+                    false => Err(Error::new(Kind::Closed, "the write was given up")),
                 };
             };
             if write.is_done() {
@@ -150,7 +200,7 @@ impl Connection {
                     *moved = true;
                 }
                 Ok(Step::Wait(interest)) => {
-                    self.writing.waits_for = Some(interest);
+                    self.writing.waits_for = Some(Interest::Write);
                     return Ok(Step::Wait(interest));
                 }
                 Err(error) => return Err(self.drop_write(ticket, error)),
@@ -168,8 +218,9 @@ impl Connection {
 
     fn drop_write(&mut self, ticket: Ticket, cause: Error) -> Error {
         let Some(write) = self.outbox.remove(ticket) else { return cause };
-        if write.cut == Cut::EndsOutput
-            && write.sent() > 0
+        let may_continue = write.cut == Cut::MayContinue && cause.kind() == Kind::Timeout;
+        if write.sent() > 0
+            && !may_continue
             && let Some(stream) = self.stream.as_mut()
         {
             stream.end_output();
@@ -177,31 +228,14 @@ impl Connection {
         cause.with_written(write.sent())
     }
 
-    /// Forgets queued writes with which nobody goes on any more, because they were interrupted. If one of them
-    /// had begun to leave, what the peer got is cut somewhere: nothing may follow.
-    pub fn forsake_writes(&mut self) {
-        if self.outbox.clear()
-            && let Some(stream) = self.stream.as_mut()
-        {
-            stream.end_output();
-        }
+    /// The ticket of the write whose turn it is.
+    pub fn front_write(&self) -> Option<Ticket> {
+        self.outbox.front()
     }
 
-    /// The bytes that one write of `bytes` takes, at least one unless `bytes` is empty.
-    pub fn send_some(&mut self, bytes: &[u8]) -> Result<Step<usize>, Error> {
-        let stream = self.stream.as_mut().ok_or_else(Error::closed_here)?;
-        if bytes.is_empty() {
-            return stream.check_output().map(|()| Step::Ready(0));
-        }
-        if !self.outbox.is_empty() {
-            return Ok(Step::Wait(Interest::Write));
-        }
-        let step = stream.send(&[IoSlice::new(bytes)], &mut self.buffer)?;
-        self.writing.waits_for = match step {
-            Step::Ready(_) => None,
-            Step::Wait(interest) => Some(interest),
-        };
-        Ok(step)
+    /// Queues a write of nothing: it is done when those before it are. `None` if there are none.
+    pub fn queue_behind_writes(&mut self) -> Option<Ticket> {
+        (!self.outbox.is_empty()).then(|| self.outbox.push(Vec::new(), 0, Cut::EndsOutput))
     }
 
     pub fn shutdown(&mut self, direction: Shutdown) -> Result<(), Error> {
@@ -209,14 +243,34 @@ impl Connection {
         stream.shutdown(direction, &mut self.buffer)
     }
 
-    /// Idempotent, does not wait for the peer, and forgets what was not read.
-    pub fn close(&mut self) {
-        self.stream = None;
-        self.outbox.clear();
-        self.buffer = Buffer::default();
+    /// Idempotent, does not wait for the peer, and forgets what was not read. Queued writes stay until those who
+    /// wait for them come for their errors.
+    ///
+    /// What is left of an accepted connection whose input was not read whole is to be drained: closing it now
+    /// would reset it, and the last answer might not reach the peer (RFC 2525, section 2.17).
+    pub fn close(&mut self) -> Option<Remains> {
+        let stream = self.stream.take()?;
+        let buffer = std::mem::take(&mut self.buffer);
         self.search = Search::None;
         self.reading.waits_for = None;
         self.writing.waits_for = None;
+        let is_unread = buffer.len() > 0 || stream.socket().is_some_and(Socket::has_unread);
+        (self.origin == Origin::Accepted && is_unread).then(|| Remains::of(stream)).flatten()
+    }
+
+    /// Has the loop watch it, see `Stream::watch`. `None` once closed.
+    pub fn watch(&mut self, reactor: &Rc<Reactor>) -> Option<io::Result<usize>> {
+        self.stream.as_mut().map(|stream| stream.watch(reactor))
+    }
+
+    /// Where the loop tells of it, if it is watched.
+    pub fn slot(&self) -> Option<usize> {
+        self.stream.as_ref().and_then(Stream::slot)
+    }
+
+    /// Whether the last read did not ask the system, see `Stream::took_word`.
+    pub fn took_word(&self) -> bool {
+        self.stream.as_ref().is_some_and(Stream::took_word)
     }
 
     pub fn is_closed(&self) -> bool {
@@ -224,12 +278,18 @@ impl Connection {
     }
 
     pub fn socket(&self) -> Result<&Socket, Error> {
-        self.stream.as_ref().map(Stream::socket).ok_or_else(Error::closed_here)
+        let stream = self.stream.as_ref().ok_or_else(Error::closed_here)?;
+        stream.socket().ok_or_else(|| Error::new(Kind::System, "standard input is no socket"))
     }
 
     /// `None` once closed.
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.stream.as_ref().map(|stream| stream.socket().as_fd())
+        self.stream.as_ref().map(AsFd::as_fd)
+    }
+
+    /// The descriptor, for loops of others. `None` once closed.
+    pub fn raw(&self) -> Option<RawFd> {
+        self.stream.as_ref().map(Stream::raw)
     }
 
     pub fn ends(&self) -> &Ends {

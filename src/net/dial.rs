@@ -14,6 +14,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -25,9 +26,11 @@ use crate::error::Kind;
 use crate::error::Stage;
 use crate::net::connection::Connection;
 use crate::net::connection::Ends;
+use crate::net::connection::Origin;
+use crate::net::reactor::Reactor;
+use crate::net::reactor::Registration;
 use crate::options::ConnectOptions;
 use crate::options::Family;
-use crate::options::Keepalive;
 use crate::step::Interest;
 use crate::sys::poller::Source;
 use crate::sys::resolver::Lookup;
@@ -42,11 +45,13 @@ pub struct Dial {
     deadline: Deadline,
     /// The failure to report if no address answers.
     failure: Option<Error>,
+    /// Set once the loop watches it.
+    registration: Option<Registration>,
 }
 
 enum State {
     Start(Host),
-    Resolving(Lookup),
+    Resolving(Watched<Lookup>),
     Racing(Race),
     Unix(PathBuf),
     Over,
@@ -55,9 +60,29 @@ enum State {
 /// Attempts under way, and those to come.
 struct Race {
     waiting: VecDeque<SocketAddr>,
-    running: Vec<(Socket, SocketAddr)>,
+    running: Vec<(Watched<Socket>, SocketAddr)>,
     /// When the next attempt begins.
     next: Instant,
+}
+
+/// A descriptor, and whether it belongs to the dial's registration.
+struct Watched<T> {
+    it: T,
+    is_watched: bool,
+}
+
+impl<T: AsFd> Watched<T> {
+    fn not_yet(it: T) -> Self {
+        Self { it, is_watched: false }
+    }
+
+    fn watch(&mut self, registration: &Registration) -> io::Result<()> {
+        if !self.is_watched {
+            registration.add(self.it.as_fd())?;
+            self.is_watched = true;
+        }
+        Ok(())
+    }
 }
 
 /// The head start of an attempt (RFC 8305, section 5, recommends 250 ms).
@@ -76,6 +101,7 @@ impl Dial {
             options,
             state: State::Start(host),
             failure: None,
+            registration: None,
         }
     }
 
@@ -86,10 +112,11 @@ impl Dial {
                 State::Start(Host::Ip(ip)) => self.race(vec![SocketAddr::new(ip, self.port())], now)?,
                 State::Start(Host::Name(name)) => {
                     let lookup = Lookup::start(name, self.port());
-                    State::Resolving(lookup.map_err(|e| Error::from_io(&e).with_stage(Stage::Resolve))?)
+                    let lookup = lookup.map_err(|e| Error::from_io(&e).with_stage(Stage::Resolve))?;
+                    State::Resolving(Watched::not_yet(lookup))
                 }
                 State::Start(Host::Unix(path)) => State::Unix(path),
-                State::Resolving(lookup) => match lookup.poll() {
+                State::Resolving(lookup) => match lookup.it.poll() {
                     Some(answer) => self.race(answer.map_err(|e| unresolved(&e))?, now)?,
                     None => {
                         self.state = State::Resolving(lookup);
@@ -107,7 +134,10 @@ impl Dial {
                     return Ok(None);
                 }
                 State::Unix(path) => match Socket::connect_unix(&path) {
-                    Ok(socket) => return self.finish(socket, Address::Unix(Some(path))).map(Some),
+                    Ok(socket) => {
+                        let socket = Watched::not_yet(socket);
+                        return self.finish(socket, Address::Unix(Some(path))).map(Some);
+                    }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         self.state = State::Unix(path);
                         return Ok(None);
@@ -122,26 +152,53 @@ impl Dial {
     /// The error of a connect that has no more time, or no more addresses: what an address answered says
     /// more than that the time ran out.
     pub fn expire(&mut self) -> Error {
-        // What is under way is given up here, not when the script's garbage is collected.
-        let state = std::mem::replace(&mut self.state, State::Over);
-        self.failure.take().unwrap_or_else(|| match state {
-            State::Start(_) | State::Resolving(_) => {
-                Error::new(Kind::Timeout, "timed out while resolving the name").with_stage(Stage::Resolve)
-            }
-            _ => Error::new(Kind::Timeout, "timed out while connecting").with_stage(Stage::Connect),
+        let stage = self.stop();
+        self.failure.take().unwrap_or_else(|| {
+            let message = match stage {
+                Stage::Resolve => "timed out while resolving the name",
+                Stage::Connect => "timed out while connecting",
+            };
+            Error::new(Kind::Timeout, message).with_stage(stage)
         })
+    }
+
+    /// The error of a connect that nobody wants any more.
+    pub fn give_up(&mut self, cause: Error) -> Error {
+        cause.with_stage(self.stop())
+    }
+
+    /// What is under way is given up here, not when the script's garbage is collected.
+    fn stop(&mut self) -> Stage {
+        self.registration = None;
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::Start(_) | State::Resolving(_) => Stage::Resolve,
+            _ => Stage::Connect,
+        }
     }
 
     /// The descriptors whose readiness makes the next step worth while.
     pub fn sources(&self) -> Vec<Source<'_>> {
         match &self.state {
-            State::Resolving(lookup) => vec![Source { fd: lookup.as_fd(), interest: Interest::Read }],
+            State::Resolving(lookup) => vec![Source { fd: lookup.it.as_fd(), interest: Interest::Read }],
             State::Racing(race) => {
-                let fds = race.running.iter().map(|(socket, _)| socket.as_fd());
+                let fds = race.running.iter().map(|(socket, _)| socket.it.as_fd());
                 fds.map(|fd| Source { fd, interest: Interest::Write }).collect()
             }
             _ => Vec::new(),
         }
+    }
+
+    /// Has the loop watch what there is to wait for; the slot is where it is told.
+    pub fn watch(&mut self, reactor: &Rc<Reactor>) -> io::Result<usize> {
+        let registration = self.registration.get_or_insert_with(|| Registration::of_any(reactor));
+        match &mut self.state {
+            State::Resolving(lookup) => lookup.watch(registration)?,
+            State::Racing(race) => {
+                race.running.iter_mut().try_for_each(|(socket, _)| socket.watch(registration))?;
+            }
+            _ => {}
+        }
+        Ok(registration.slot())
     }
 
     /// When the next step is worth while even if no descriptor is ready.
@@ -187,22 +244,14 @@ impl Dial {
         }
     }
 
-    fn finish(&self, socket: Socket, remote: Address) -> Result<Connection, Error> {
+    fn finish(&mut self, socket: Watched<Socket>, remote: Address) -> Result<Connection, Error> {
         let failed = |error| Error::from_connect(&error);
-        let local = socket.local_address().map_err(failed)?;
-        if matches!(remote, Address::Ip(_)) {
-            if self.options.nodelay {
-                socket.set_nodelay(true).map_err(failed)?;
-            }
-            if self.options.keepalive != Keepalive::Off {
-                socket.set_keepalive(self.options.keepalive).map_err(failed)?;
-            }
-        }
+        let local = socket.it.local_address().map_err(failed)?;
         let ends = Ends { host: self.host.clone(), port: self.port, local, remote };
-        let mut connection = Connection::new(socket, ends, self.options.format.clone());
-        connection.reading.timeout = self.options.read_timeout;
-        connection.writing.timeout = self.options.write_timeout;
-        Ok(connection)
+        let registration = self.registration.take().filter(|_| socket.is_watched);
+        let registration = registration.map(Registration::into_one);
+        let options = &self.options.connection;
+        Connection::new(socket.it, ends, Origin::Dialled, options, registration).map_err(failed)
     }
 }
 
@@ -213,7 +262,7 @@ impl Race {
         options: &ConnectOptions,
         now: Instant,
         failure: &mut Option<Error>,
-    ) -> Option<(Socket, SocketAddr)> {
+    ) -> Option<(Watched<Socket>, SocketAddr)> {
         loop {
             if let Some(connected) = self.look(now, failure) {
                 return Some(connected);
@@ -224,7 +273,7 @@ impl Race {
             let address = self.waiting.pop_front()?;
             match Socket::connect(&address, options.bind.as_ref()) {
                 Ok(socket) => {
-                    self.running.push((socket, address));
+                    self.running.push((Watched::not_yet(socket), address));
                     self.next = now + HEAD_START;
                 }
                 Err(error) => note(failure, Error::from_connect(&error)),
@@ -232,17 +281,17 @@ impl Race {
         }
     }
 
-    fn look(&mut self, now: Instant, failure: &mut Option<Error>) -> Option<(Socket, SocketAddr)> {
+    fn look(&mut self, now: Instant, failure: &mut Option<Error>) -> Option<(Watched<Socket>, SocketAddr)> {
         let mut at = 0;
         while let Some((socket, address)) = self.running.get(at) {
-            let error = match socket.attempt() {
+            let error = match socket.it.attempt() {
                 Attempt::Pending => {
                     at += 1;
                     continue;
                 }
                 // TCP's simultaneous open has connected the socket with itself: nobody listens there.
                 Attempt::Connected
-                    if socket.local_address().is_ok_and(|own| own == Address::Ip(*address)) =>
+                    if socket.it.local_address().is_ok_and(|own| own == Address::Ip(*address)) =>
                 {
                     io::ErrorKind::ConnectionRefused.into()
                 }
@@ -286,7 +335,7 @@ fn interleave(addresses: impl Iterator<Item = SocketAddr>) -> VecDeque<SocketAdd
 }
 
 /// The resolver's words, without std's preface; or the system's, if it kept the resolver from asking.
-fn unresolved(error: &io::Error) -> Error {
+pub fn unresolved(error: &io::Error) -> Error {
     if error.raw_os_error().is_some() {
         return Error::from_io(error).with_stage(Stage::Resolve);
     }

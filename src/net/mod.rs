@@ -2,6 +2,10 @@
 
 pub mod connection;
 pub mod dial;
+pub mod listen;
 mod outbox;
+pub mod reactor;
 mod reading;
+pub mod remains;
 mod stream;
+pub mod timers;

@@ -15,6 +15,8 @@ pub enum Cut {
     MayContinue,
     /// Half of a line, of JSON or of a packet is there: nothing may follow it.
     EndsOutput,
+    /// It is never given up half-way: it is done as soon as some of it has left.
+    Some,
 }
 
 /// Names a queued write to whoever waits for it.
@@ -59,7 +61,7 @@ impl Write {
     }
 
     pub fn is_done(&self) -> bool {
-        self.sent == self.total
+        self.sent == self.total || self.cut == Cut::Some && self.sent > 0
     }
 }
 
@@ -93,9 +95,9 @@ impl Outbox {
         self.writes.iter().any(|write| write.ticket == ticket)
     }
 
-    /// Forgets every write; whether one of them had begun to leave.
-    pub fn clear(&mut self) -> bool {
-        self.writes.drain(..).any(|write| write.sent > 0)
+    /// The ticket of the write whose turn it is.
+    pub fn front(&self) -> Option<Ticket> {
+        self.writes.front().map(|write| write.ticket)
     }
 
     pub fn remove(&mut self, ticket: Ticket) -> Option<Write> {

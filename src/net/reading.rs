@@ -11,6 +11,7 @@ use crate::frame::line;
 use crate::frame::packet;
 use crate::net::connection::Connection;
 use crate::net::stream::Fill;
+use crate::step::Interest;
 use crate::step::Step;
 
 /// How far the search for the end of a frame has come. Any consumed byte puts it back to `None`.
@@ -278,10 +279,10 @@ impl Connection {
         }
     }
 
-    fn wait<T>(&mut self, interest: crate::step::Interest) -> Step<T> {
+    fn wait<T>(&mut self, interest: Interest) -> Step<T> {
         // An idle connection costs no buffer.
         self.buffer.release_if_empty();
-        self.reading.waits_for = Some(interest);
+        self.reading.waits_for = Some(Interest::Read);
         Step::Wait(interest)
     }
 

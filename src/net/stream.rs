@@ -4,17 +4,37 @@
 use std::io;
 use std::io::IoSlice;
 use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+use std::os::fd::RawFd;
+use std::rc::Rc;
 
 use crate::error::Error;
 use crate::error::Kind;
 use crate::frame::buffer::Buffer;
+use crate::net::reactor::Reactor;
+use crate::net::reactor::Registration;
+use crate::step::Interest;
 use crate::step::Step;
+use crate::sys::input::Input;
 use crate::sys::socket::Socket;
 
 pub struct Stream {
-    socket: Socket,
+    source: Source,
     input: Direction,
     output: Direction,
+    /// Set once the loop watches it.
+    registration: Option<Registration>,
+    /// What has been done since the last wait, in units of `SHARE`.
+    spent: usize,
+    /// The last step did not ask the system, see `Registration::take_drained`.
+    took_word: bool,
+}
+
+/// Where the bytes come from.
+pub enum Source {
+    Socket(Socket),
+    Stdin(Input),
 }
 
 /// Once ended, a direction stays so, and every later use is answered alike.
@@ -38,28 +58,62 @@ const LAST_WORDS: usize = 1 << 20;
 /// Least room for one read.
 const ROOM: usize = 2048;
 
+/// A connection on which there is always something to do lets others have their turn after so many system calls,
+/// of which one that moves many bytes counts as several.
+const SHARE: usize = 64;
+
+/// Bytes that count as another system call.
+const BYTES: usize = 16 * 1024;
+
 impl Stream {
-    pub fn new(socket: Socket) -> Self {
-        Self { socket, input: Direction::Open, output: Direction::Open }
+    pub fn new(source: Source, registration: Option<Registration>) -> Self {
+        let output = match source {
+            Source::Socket(_) => Direction::Open,
+            Source::Stdin(_) => Direction::Failed(Error::new(Kind::Closed, "standard input is for reading only")),
+        };
+        Self { source, input: Direction::Open, output, registration, spent: 0, took_word: false }
     }
 
     /// One read into `buffer`, with room for `wanted` more bytes.
     pub fn fill(&mut self, buffer: &mut Buffer, wanted: usize) -> Result<Step<Fill>, Error> {
+        self.took_word = false;
+        if let Direction::Open = self.input {
+            if self.has_had_its_share() {
+                return Ok(Step::Wait(Interest::Pass));
+            }
+            if self.registration.as_ref().is_some_and(Registration::take_drained) {
+                self.took_word = true;
+                return Ok(self.wait(Interest::Read));
+            }
+        }
+        self.fill_now(buffer, wanted)
+    }
+
+    fn fill_now(&mut self, buffer: &mut Buffer, wanted: usize) -> Result<Step<Fill>, Error> {
         match &self.input {
             Direction::Open => {}
             Direction::Ended => return Ok(Step::Ready(Fill::End)),
             Direction::Failed(error) => return Err(error.clone()),
         }
-        match self.socket.recv(buffer.room(wanted.max(ROOM))?) {
+        let room = buffer.room(wanted.max(ROOM))?;
+        let received = match &self.source {
+            Source::Socket(socket) => socket.recv(room),
+            Source::Stdin(input) => input.recv(room),
+        };
+        match received {
             Ok(Step::Ready(0)) => {
                 self.input = Direction::Ended;
                 Ok(Step::Ready(Fill::End))
             }
             Ok(Step::Ready(count)) => {
+                if count < room.len() {
+                    self.note_drained();
+                }
                 buffer.arrived(count);
+                self.spent += 1 + count / BYTES;
                 Ok(Step::Ready(Fill::Bytes))
             }
-            Ok(Step::Wait(interest)) => Ok(Step::Wait(interest)),
+            Ok(Step::Wait(interest)) => Ok(self.wait(interest)),
             Err(error) => {
                 let error = Error::from_io(&error);
                 self.input = Direction::Failed(error.clone());
@@ -68,12 +122,63 @@ impl Stream {
         }
     }
 
+    /// Only a TCP stream's short read says that nothing more is there: others end one at the end of a message, of
+    /// a line, or where descriptors were passed.
+    fn note_drained(&self) {
+        if let (Some(registration), Source::Socket(socket)) = (&self.registration, &self.source)
+            && socket.is_tcp()
+        {
+            registration.set_drained();
+        }
+    }
+
+    fn has_had_its_share(&mut self) -> bool {
+        let had = self.spent >= SHARE;
+        if had {
+            self.spent = 0;
+        }
+        had
+    }
+
+    fn wait<T>(&mut self, interest: Interest) -> Step<T> {
+        self.spent = 0;
+        Step::Wait(interest)
+    }
+
+    /// Whether the last step said that it has to wait without having asked the system.
+    pub fn took_word(&self) -> bool {
+        self.took_word
+    }
+
+    /// Has the loop watch it; the slot is where it is told. `PermissionDenied`: it is always ready.
+    pub fn watch(&mut self, reactor: &Rc<Reactor>) -> io::Result<usize> {
+        if self.registration.is_none() {
+            let registration = Registration::new(reactor);
+            registration.add(self.as_fd())?;
+            self.registration = Some(registration);
+        }
+        Ok(self.registration.as_ref().map_or(0, Registration::slot))
+    }
+
+    pub fn slot(&self) -> Option<usize> {
+        self.registration.as_ref().map(Registration::slot)
+    }
+
     /// One write. When the connection turns out to be broken, what the peer had still said is read into
     /// `buffer` first.
     pub fn send(&mut self, slices: &[IoSlice<'_>], buffer: &mut Buffer) -> Result<Step<usize>, Error> {
         self.check_output()?;
-        match self.socket.send(slices) {
-            Ok(step) => Ok(step),
+        let Source::Socket(socket) = &self.source else { return Err(Error::closed_here()) };
+        if self.spent >= SHARE {
+            self.spent = 0;
+            return Ok(Step::Wait(Interest::Pass));
+        }
+        match socket.send(slices) {
+            Ok(Step::Ready(count)) => {
+                self.spent += 1 + count / BYTES;
+                Ok(Step::Ready(count))
+            }
+            Ok(Step::Wait(interest)) => Ok(self.wait(interest)),
             Err(error) => {
                 let was_reset = error.kind() == io::ErrorKind::ConnectionReset;
                 let error = Error::from_io(&error);
@@ -92,7 +197,7 @@ impl Stream {
 
     fn save_last_words(&mut self, buffer: &mut Buffer) {
         let enough = buffer.len() + LAST_WORDS;
-        while buffer.len() < enough && matches!(self.fill(buffer, ROOM), Ok(Step::Ready(Fill::Bytes))) {}
+        while buffer.len() < enough && matches!(self.fill_now(buffer, ROOM), Ok(Step::Ready(Fill::Bytes))) {}
     }
 
     pub fn check_output(&self) -> Result<(), Error> {
@@ -119,14 +224,43 @@ impl Stream {
             self.save_last_words(buffer);
             self.input = Direction::Ended;
         }
-        match self.socket.shutdown(direction) {
+        let Source::Socket(socket) = &self.source else { return Ok(()) };
+        match socket.shutdown(direction) {
             // The peer has gone already: what was asked for is the case.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
             other => other.map_err(|error| Error::from_io(&error)),
         }
     }
 
-    pub fn socket(&self) -> &Socket {
-        &self.socket
+    /// `None`: standard input.
+    pub fn socket(&self) -> Option<&Socket> {
+        match &self.source {
+            Source::Socket(socket) => Some(socket),
+            Source::Stdin(_) => None,
+        }
+    }
+
+    pub fn raw(&self) -> RawFd {
+        match &self.source {
+            Source::Socket(socket) => socket.raw(),
+            Source::Stdin(input) => input.raw(),
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.source {
+            Source::Socket(socket) => socket.as_fd(),
+            Source::Stdin(input) => input.as_fd(),
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if let Some(registration) = &self.registration {
+            registration.remove(self.as_fd());
+        }
     }
 }

@@ -3,8 +3,8 @@
 local core = ...
 
 local debug_traceback = core.debug and core.debug.traceback
-local error, getmetatable, rawget, tonumber, tostring, type =
-  error, getmetatable, rawget, tonumber, tostring, type
+local error, getmetatable, rawget, setmetatable, tonumber, tostring, type =
+  error, getmetatable, rawget, setmetatable, tonumber, tostring, type
 local where, check_kind = core.where, core.check_kind
 local PENDING, outcome = core.PENDING, core.outcome
 local metatable = core.error_metatable
@@ -34,6 +34,11 @@ end
 
 local function is_error(value)
   return type(value) == "table" and getmetatable(value) == metatable
+end
+
+--- An error object that the embedded Lua makes.
+function errors.new(kind, op, message)
+  return setmetatable({ kind = kind, op = op, message = message }, metatable)
 end
 
 --- Raises a fresh error object, with the position of the script's call.

@@ -3,13 +3,16 @@
 --
 -- A step gives its result, or PENDING: then `outcome()` tells what it has come to (src/lua/reply.rs).
 
-local core, errors, waiting = ...
+local core, errors, loop, waiting = ...
 
 local pairs, type = pairs, type
 local raise, misuse = errors.raise, errors.misuse
-local wait_or_error = waiting.wait_or_error
+local wait, wait_for_turn = waiting.wait, waiting.wait_for_turn
+local PASS, TURN = waiting.PASS, waiting.TURN
+local outside, pass, reading = loop.outside, loop.pass, loop.reading
+local READY = loop.READY
 local PENDING, outcome = core.PENDING, core.outcome
-local write_on, write_timed_out = core.write_on, core.write_timed_out
+local busy, cut, write_cut, write_on = core.busy, core.cut, core.write_cut, core.write_on
 
 local _ENV = nil -- luacheck: ignore
 
@@ -28,9 +31,13 @@ local function settle(name, op, step, self, a, b, c)
   local signal, expiry = outcome()
   local detail = expiry
   while type(signal) == "number" do
-    local err = wait_or_error(self, signal, expiry, op)
-    if err then
-      return nil, err
+    if signal == PASS then
+      pass()
+    else
+      local ended = wait(self, signal, expiry, op)
+      if ended ~= READY then
+        return nil, cut(self, op, ended)
+      end
     end
     local value = step(self, a, b, c)
     if value ~= PENDING then
@@ -43,6 +50,28 @@ local function settle(name, op, step, self, a, b, c)
     end
   end
   return failed(name, signal, detail)
+end
+
+--- The same for a read: nobody else reads from the connection in the meantime.
+local function settle_read(name, op, step, self, a, b, c)
+  local context = loop.current or outside
+  if context.reads then
+    loop.release(context)
+  end
+  context.reads, reading[self] = self, context
+  local value, err = settle(name, op, step, self, a, b, c)
+  context.reads, reading[self] = nil, nil
+  return value, err
+end
+
+--- Whether somebody else is in the middle of a read. What an interrupted one of its own has left is forgotten.
+local function is_busy(self)
+  local reader = reading[self]
+  if reader == (loop.current or outside) then
+    loop.release(reader)
+    return false
+  end
+  return true
 end
 
 --- Defines `name` and `try_name` around a step with at most three arguments after its first.
@@ -68,6 +97,38 @@ local function define(target, name, step)
       return value
     end
     return settle(try_name, name, step, self, a, b, c)
+  end
+end
+
+--- The same for a read.
+local function define_read(target, name, step)
+  local try_name = "try_" .. name
+
+  target[name] = function(self, a, b, c)
+    if reading[self] and is_busy(self) then
+      return raise(busy(self, name))
+    end
+    local value = step(self, a, b, c)
+    if value ~= PENDING then
+      return value
+    end
+    local err
+    value, err = settle_read(name, name, step, self, a, b, c)
+    if err ~= nil then
+      return raise(err)
+    end
+    return value
+  end
+
+  target[try_name] = function(self, a, b, c)
+    if reading[self] and is_busy(self) then
+      return nil, busy(self, name)
+    end
+    local value = step(self, a, b, c)
+    if value ~= PENDING then
+      return value
+    end
+    return settle_read(try_name, name, step, self, a, b, c)
   end
 end
 
@@ -99,49 +160,69 @@ local function define_plain(target, name, step)
       return value
     end
     local _, err = failed(name, outcome())
-    if name ~= "close" then
-      return raise(err)
-    end
+    return raise(err)
   end
 end
 
 for name, step in pairs(core.reading) do
-  define(methods, name, step)
+  define_read(methods, name, step)
 end
-define(methods, "send_some", core.send_some)
 define(methods, "get_option", core.fallible.get_option)
 define_silent(methods, "set_option", core.fallible.set_option)
-define_silent(methods, "shutdown", core.fallible.shutdown)
 
 for name, step in pairs(core.plain) do
   define_plain(methods, name, step)
 end
 
 --- Goes on with a write that was queued, until it is done or its time is up.
+local function settle_queued(op, self, signal, expiry, ticket)
+  local context = loop.current or outside
+  if context.ticket then
+    -- It was interrupted. Its end may have made it this one's turn.
+    loop.release(context)
+    signal = PASS
+  end
+  context.writes, context.ticket = self, ticket
+  local renewable = op == "write" or op == "write_str" or op == "send"
+  local value, err
+  repeat
+    local ended = READY
+    if signal == PASS then
+      pass()
+    elseif signal == TURN then
+      ended = wait_for_turn(self, ticket, expiry, op)
+    else
+      ended = wait(self, signal, expiry, op)
+    end
+    if ended == READY then
+      value = write_on(self, ticket, op)
+    else
+      value = write_cut(self, ticket, op, ended)
+    end
+    if value == PENDING then
+      local detail, moved
+      signal, detail, moved = outcome()
+      if type(signal) ~= "number" then
+        err = signal
+      elseif moved and renewable then
+        expiry = detail
+      end
+    end
+  until value ~= PENDING or err ~= nil
+  context.writes, context.ticket = nil, nil
+  loop.next_turn(self)
+  if err ~= nil then
+    return nil, err
+  end
+  return value
+end
+
 local function settle_write(name, op, self)
   local signal, expiry, ticket = outcome()
   if type(signal) ~= "number" then
     return failed(name, signal, expiry)
   end
-  local renewable = op == "write" or op == "write_str" or op == "send"
-  while true do
-    local value
-    if waiting.wait(self, signal, expiry) then
-      value = write_on(self, ticket, op)
-    else
-      value = write_timed_out(self, ticket, op)
-    end
-    if value ~= PENDING then
-      return value
-    end
-    local detail, moved
-    signal, detail, moved = outcome()
-    if type(signal) ~= "number" then
-      return nil, signal
-    elseif moved and renewable then
-      expiry = detail
-    end
-  end
+  return settle_queued(op, self, signal, expiry, ticket)
 end
 
 -- What a write that succeeded gives: the connection, nothing, or the number of bytes.
@@ -191,10 +272,78 @@ for name, step in pairs(core.writing) do
   define_write(name, step)
 end
 
+--- Whoever waits for the descriptor of a connection finds out what has become of it.
+local function wake_waiters(slot)
+  local reader, writer = loop.readers[slot], loop.writers[slot]
+  if reader then
+    loop.wake_all(reader)
+  end
+  if writer then
+    loop.wake_all(writer)
+  end
+end
+
+local function shutdown(name, self, direction)
+  while core.shutdown(self, direction) == PENDING do
+    local signal, expiry, ticket = outcome()
+    if type(signal) ~= "number" then
+      return failed(name, signal, expiry)
+    end
+    -- It comes after the writes that were called before it.
+    local _, err = settle_queued("shutdown", self, signal, expiry, ticket)
+    if err ~= nil then
+      return nil, err
+    end
+  end
+  local slot = core.slot(self)
+  if slot then
+    wake_waiters(slot)
+  end
+  return true
+end
+
+function methods.shutdown(self, direction)
+  local _, err = shutdown("shutdown", self, direction)
+  if err ~= nil then
+    return raise(err)
+  end
+end
+
+function methods.try_shutdown(self, direction)
+  return shutdown("try_shutdown", self, direction)
+end
+
+--- Reads what the peer still sends to a closed connection, so that no reset destroys the last answer.
+local function discard(remains)
+  local expiry = core.now() + core.patience
+  while core.discard(remains) == PENDING do
+    local signal = outcome()
+    if signal == PASS then
+      pass()
+    elseif wait(remains, signal, expiry, "close") ~= READY then
+      break
+    end
+  end
+  core.drop(remains)
+end
+
+function methods.close(self)
+  local slot = core.slot(self)
+  local remains = core.close(self)
+  if remains == PENDING then
+    return failed("close", outcome())
+  elseif slot then
+    wake_waiters(slot)
+  end
+  if remains then
+    loop.spawn({}, discard, true, remains)
+  end
+end
+
 -- An iterator is checked when it is made, and raises what goes wrong later where the loop stands.
 local nexts, checks = {}, {}
 for name, step in pairs(core.iterators) do
-  define(nexts, name, step)
+  define_read(nexts, name, step)
   define_plain(checks, name, core.iterator_checks[name])
   local next_item, check = nexts[name], checks[name]
   methods[name] = function(self, a, b)
@@ -208,6 +357,8 @@ end
 local next_line = nexts.lines
 
 return {
+  define = define,
+  define_plain = define_plain,
   methods = methods,
   close = methods.close,
   -- `for line in conn do`

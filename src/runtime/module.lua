@@ -1,38 +1,40 @@
 -- The module's own functions.
 
-local core, errors, waiting = ...
+local core, errors, loop, waiting, tasks, queue = ...
 
 local collectgarbage, getmetatable, pcall, setmetatable, type =
   collectgarbage, getmetatable, pcall, setmetatable, type
 local raise, misuse = errors.raise, errors.misuse
-local wait_or_error = waiting.wait_or_error
+local wait, cut = waiting.wait, core.cut
+local READY = loop.READY
 local PENDING, outcome = core.PENDING, core.outcome
-local dial, dial_on, remember, last, no_connection =
-  core.dial, core.dial_on, core.remember, core.last, core.no_connection
+local remember, last, no_connection = core.remember, core.last, core.no_connection
 
 local _ENV = nil -- luacheck: ignore
 
 local tcp = {
   _VERSION = "tcp " .. core.version,
   is_error = errors.is_error,
-  now = core.now,
   null = core.json.null,
-  sleep = waiting.sleep,
+  queue = queue,
   traceback = errors.traceback,
 }
+tasks.install(tcp)
 
-local function connect(name, host, port, options)
-  local value = dial(host, port, options)
+--- Connects or listens: `begin` is the first step, and `go_on` the others, with what the first gave in place of the
+-- arguments.
+local function establish(name, op, begin, go_on, host, port, options)
+  local value = begin(host, port, options)
   local signal, expiry, under_way
   if value == PENDING then
     signal, expiry, under_way = outcome()
   end
   while type(signal) == "number" do
-    local err = wait_or_error(under_way, signal, expiry, "connect")
-    if err then
-      return nil, err
+    local ended = wait(under_way, signal, expiry, op)
+    if ended ~= READY then
+      return nil, cut(under_way, op, ended)
     end
-    value = dial_on(under_way)
+    value = go_on(under_way)
     signal = value == PENDING and outcome() or nil
   end
   if type(signal) == "string" then
@@ -40,7 +42,6 @@ local function connect(name, host, port, options)
   elseif signal ~= nil then
     return nil, signal
   end
-  remember(value)
   return value
 end
 
@@ -49,18 +50,26 @@ local function is_short_of_descriptors(err)
   return err ~= nil and (err.errno == 23 or err.errno == 24)
 end
 
-local function connect_or_collect(name, host, port, options)
-  local value, err = connect(name, host, port, options)
+local function establish_or_collect(name, op, begin, go_on, host, port, options)
+  local value, err = establish(name, op, begin, go_on, host, port, options)
   if is_short_of_descriptors(err) then
     collectgarbage()
     collectgarbage()
-    return connect(name, host, port, options)
+    return establish(name, op, begin, go_on, host, port, options)
+  end
+  return value, err
+end
+
+local function connect(name, host, port, options)
+  local value, err = establish_or_collect(name, "connect", core.dial, core.dial_on, host, port, options)
+  if value ~= nil then
+    remember(value)
   end
   return value, err
 end
 
 function tcp.connect(host, port, options)
-  local value, err = connect_or_collect("connect", host, port, options)
+  local value, err = connect("connect", host, port, options)
   if err ~= nil then
     return raise(err)
   end
@@ -68,7 +77,33 @@ function tcp.connect(host, port, options)
 end
 
 function tcp.try_connect(host, port, options)
-  return connect_or_collect("try_connect", host, port, options)
+  return connect("try_connect", host, port, options)
+end
+
+function tcp.listen(host, port, options)
+  local value, err = establish_or_collect("listen", "listen", core.listen, core.listen_on, host, port, options)
+  if err ~= nil then
+    return raise(err)
+  end
+  return value
+end
+
+function tcp.try_listen(host, port, options)
+  return establish_or_collect("try_listen", "listen", core.listen, core.listen_on, host, port, options)
+end
+
+local stdin
+
+--- The same connection as long as it is open: two would take each other's bytes.
+function tcp.stdin()
+  if not stdin or stdin:is_closed() then
+    stdin = core.stdin()
+    if stdin == PENDING then
+      stdin = nil
+      return raise((outcome()))
+    end
+  end
+  return stdin
 end
 
 --- The legacy way to write: on the last connection that was opened. Returns nothing.

@@ -1,81 +1,174 @@
--- Where a wait goes: outside tasks, one blocking wait that a signal brings back to Lua.
+-- Where a wait goes: alone it is one blocking wait, beside tasks it is the loop's.
 
-local core, errors = ...
+local core, errors, signals, loop = ...
 
-local debug = core.debug
-local coroutine_running, error = coroutine.running, error
-local gethook, sethook = debug and debug.gethook, debug and debug.sethook
-local hooks_are_shared = core.hooks_are_shared
-local block, current_thread, timed_out = core.block, core.current_thread, core.timed_out
+local error, next, setmetatable = error, next, setmetatable
+local interrupted = signals.interrupted
+local block, cut, front_write, moment, now, watch =
+  core.block, core.cut, core.front_write, core.moment, core.now, core.watch
 local PENDING, outcome = core.PENDING, core.outcome
-local READY, TIMED_OUT = 0, 1
+local outside, readers, writers = loop.outside, loop.readers, loop.writers
+local enter, is_alone, link, park, pass, wake = loop.enter, loop.is_alone, loop.link, loop.park, loop.pass, loop.wake
+local READY, TIMED_OUT, OVERDUE = loop.READY, loop.TIMED_OUT, loop.OVERDUE
+local WRITE = 1
+-- `watch` cannot have a descriptor watched now: it is tried again and again.
+local CANNOT, PACE = -1, 0.01
 
 local _ENV = nil -- luacheck: ignore
 
-local waiting = {}
+local waiting = { READ = 0, WRITE = WRITE, PASS = 2, TURN = 3 }
 
--- The thread that the interpreter's SIGINT handler sets its hook on. The registry has it from Lua 5.2 on. Lua 5.1
--- does not tell in a coroutine which thread that is: there it is known if the module was loaded outside coroutines,
--- or else from the first wait outside them on.
-local main_thread = core.main_thread_key and debug and debug.getregistry()[core.main_thread_key]
-
-local function is_main()
-  local thread, main = coroutine_running()
-  if main == nil then
-    main = thread == nil
-  end
-  if main and not main_thread then
-    main_thread = current_thread()
-  end
-  return main
-end
-
-is_main()
-
--- After Ctrl-C an interpreter sets a hook that fires at the next instruction, but on its main thread only, unless
--- hooks belong to all threads, as on LuaJIT. In a coroutine the wait has to raise what the hook would have raised.
--- An interpreter's hook counts single instructions; debuggers and coverage tools count more, or lines.
-local function interrupted()
-  if hooks_are_shared or is_main() or not main_thread or not gethook then
-    return false
-  end
-  local hook, mask, count = gethook(main_thread)
-  if hook == "external hook" and count == 1 and mask:find("c", 1, true) then
-    sethook(main_thread)
-    return true
-  end
-  return false
-end
-
---- Waits until `target` is worth another step. Gives false when `expiry` came first.
-function waiting.wait(target, interest, expiry)
+--- One blocking wait, which a signal brings back to Lua.
+local function wait_alone(target, interest, expiry, on_time)
   while true do
     if interrupted() then
+      loop.release(outside)
       return error("interrupted!", 0)
     end
     local woken = block(target, interest, expiry)
     if woken == READY then
-      return true
+      return READY
     elseif woken == TIMED_OUT then
-      return false
+      if on_time == OVERDUE then
+        outside.scope.nearest.has_struck = true
+      end
+      return on_time
     end
   end
 end
 
---- As `wait`; gives the error of operation `op` instead of false, and nothing otherwise.
-function waiting.wait_or_error(target, interest, expiry, op)
-  if not waiting.wait(target, interest, expiry) then
-    return timed_out(target, op)
+--- Links and parks; `slot` and `look` are what `watch` answered.
+local function wait_watching(context, list, links, slot, look, op, expiry, on_time)
+  if slot == CANNOT then
+    look = now() + PACE
+  elseif list then
+    loop.append_watching(context, list, slot)
+  else
+    link(context, links, slot)
+  end
+  if look and not (expiry and expiry <= look) then
+    -- Time alone makes another step worth while.
+    expiry, on_time = look, READY
+  end
+  return park(context, op, expiry, on_time)
+end
+
+--- Waits until `target` is worth another step of `op`: READY, or why it ended without that.
+function waiting.wait(target, interest, expiry, op)
+  local context, at, on_time = enter(op, expiry)
+  if not context then
+    return at
+  elseif context == outside and is_alone() then
+    return wait_alone(target, interest, at, on_time)
+  end
+  local slot, look = watch(target)
+  if not slot then
+    pass()
+    return READY
+  end
+  return wait_watching(context, nil, interest == WRITE and writers or readers, slot, look, op, at, on_time)
+end
+
+-- Those who wait for the same listener.
+local lists = setmetatable({}, { __mode = "k" })
+
+--- As `wait`, for what several may wait for.
+function waiting.wait_together(target, expiry, op)
+  local context, at, on_time = enter(op, expiry)
+  if not context then
+    return at
+  elseif context == outside and is_alone() then
+    return wait_alone(target, 0, at, on_time)
+  end
+  local slot = watch(target)
+  if not slot then
+    return READY
+  end
+  local list = lists[target]
+  if not list then
+    list = {}
+    lists[target] = list
+  end
+  return wait_watching(context, list, nil, slot, nil, op, at, on_time)
+end
+
+--- Wakes everybody who waits for a listener that has been closed.
+function waiting.dismiss(target)
+  local list = lists[target]
+  if list then
+    loop.wake_all(list)
   end
 end
 
---- Waits for nothing but time.
+-- Queued writes that wait for their turn, by connection and ticket.
+local turns = setmetatable({}, { __mode = "k" })
+
+--- Waits until the writes before `ticket` have ended.
+function waiting.wait_for_turn(conn, ticket, expiry, op)
+  local context, at, on_time = enter(op, expiry)
+  if not context then
+    return at
+  end
+  local here = turns[conn]
+  if not here then
+    here = {}
+    turns[conn] = here
+  end
+  loop.link_quietly(context, here, ticket)
+  return park(context, op, at, on_time)
+end
+
+--- A queued write has ended: it is the next one's turn.
+function loop.next_turn(conn)
+  local here = turns[conn]
+  if here then
+    local ticket = front_write(conn)
+    local context = ticket and here[ticket]
+    if context then
+      wake(context, READY)
+    end
+    if next(here) == nil then
+      turns[conn] = nil
+    end
+  end
+end
+
+--- Waits for nothing but time; the error if it was cut short.
+local function sleep(expiry)
+  local context, at, on_time = enter("sleep", expiry)
+  if not context then
+    return at
+  elseif context == outside and is_alone() then
+    return wait_alone(nil, 0, at, on_time)
+  end
+  return park(context, "sleep", at, on_time)
+end
+
 function waiting.sleep(seconds)
-  local expiry = core.sleep(seconds)
+  local expiry = moment(seconds, 1, "sleep")
   if expiry == PENDING then
     return errors.misuse("sleep", outcome())
   end
-  waiting.wait(nil, 0, expiry)
+  local ended = sleep(expiry)
+  if ended ~= TIMED_OUT then
+    return errors.raise(cut(nil, "sleep", ended))
+  end
+end
+
+--- Until `expiry`, whatever comes; for what has to be tried again.
+function waiting.wait_a_little(expiry, op)
+  local context, at, on_time = enter(op, expiry)
+  if not context then
+    return at
+  end
+  local look = now() + PACE * 5
+  if not at or look < at then
+    at, on_time = look, READY
+  end
+  if context == outside and is_alone() then
+    return wait_alone(nil, 0, at, on_time)
+  end
+  return park(context, op, at, on_time)
 end
 
 return waiting

@@ -50,6 +50,7 @@ fn flags(interest: Interest) -> PollFlags {
     match interest {
         Interest::Read => PollFlags::POLLIN,
         Interest::Write => PollFlags::POLLOUT,
+        Interest::Pass | Interest::Turn => PollFlags::empty(),
     }
 }
 

@@ -1,29 +1,35 @@
 //! Names to addresses, off the calling thread.
 //!
 //! The system's own resolver (getaddrinfo) knows the hosts file, search domains and whatever else the machine
-//! is set up with, but it blocks. So each look-up has a thread of its own, and the end of a pipe that becomes
-//! readable once the answer is there. Dropping a `Lookup` abandons it: the thread ends when the system
-//! answers, and keeps nothing of ours open until then.
+//! is set up with, but it blocks. So each look-up has a thread, and a descriptor that becomes readable once the
+//! answer is there. Dropping a `Lookup` abandons it: the thread goes on when the system answers, and keeps
+//! nothing of ours open until then.
+//!
+//! Slow look-ups must not hold up quick ones, so threads are many; but a process has no more than `MOST` of them,
+//! however many states it runs, and further look-ups wait for one.
 
+use std::collections::VecDeque;
 use std::io;
-use std::io::PipeReader;
-use std::io::PipeWriter;
 use std::net::SocketAddr;
 use std::net::ToSocketAddrs;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::thread;
 
 use nix::sys::signal::SigSet;
 use nix::sys::signal::SigmaskHow;
 
+use bell::Bell;
+use bell::Ear;
+
 /// A look-up under way.
 pub struct Lookup {
     shared: Arc<Mutex<Shared>>,
-    done: PipeReader,
+    done: Ear,
 }
 
 type Answer = io::Result<Vec<SocketAddr>>;
@@ -31,43 +37,155 @@ type Answer = io::Result<Vec<SocketAddr>>;
 /// What the thread and its `Lookup` both hold.
 struct Shared {
     answer: Option<Answer>,
-    /// The other end of `done`: closed once the answer is there, or not wanted any more.
-    wake: Option<PipeWriter>,
+    /// Rings `done`. Gone once the answer is there, or not wanted any more.
+    bell: Option<Bell>,
+}
+
+struct Job {
+    name: String,
+    port: u16,
+    shared: Arc<Mutex<Shared>>,
+}
+
+/// Threads at the same time, at most.
+const MOST: usize = 512;
+
+/// getaddrinfo keeps its answers on the stack, some of which the default would let grow to 8 MiB.
+const STACK: usize = 512 * 1024;
+
+/// The one thing that all states of a process share.
+static POOL: Mutex<Pool> = Mutex::new(Pool { threads: 0, jobs: VecDeque::new() });
+
+struct Pool {
+    threads: usize,
+    /// Look-ups that no thread has begun.
+    jobs: VecDeque<Job>,
 }
 
 impl Lookup {
     pub fn start(name: String, port: u16) -> io::Result<Self> {
-        let (done, wake) = io::pipe()?;
-        let shared = Arc::new(Mutex::new(Shared { answer: None, wake: Some(wake) }));
-        let own = Arc::clone(&shared);
-        let look_up = move || {
-            let answer = (name.as_str(), port).to_socket_addrs().map(Iterator::collect);
-            let mut shared = own.lock().unwrap_or_else(PoisonError::into_inner);
-            shared.answer = Some(answer);
-            shared.wake = None;
-        };
-        // The thread inherits a mask with every signal blocked: Ctrl-C belongs to the interpreter's thread.
-        let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-        let spawned = thread::Builder::new().name("tcp-resolver".into()).spawn(look_up);
-        mask.thread_set_mask()?;
-        spawned.map(|_| Self { shared, done })
+        let (bell, done) = bell::new()?;
+        let shared = Arc::new(Mutex::new(Shared { answer: None, bell: Some(bell) }));
+        let job = Job { name, port, shared: Arc::clone(&shared) };
+        let mut pool = lock(&POOL);
+        pool.jobs.push_back(job);
+        if pool.threads < MOST {
+            match spawn() {
+                Ok(()) => pool.threads += 1,
+                // A thread that is there takes it.
+                Err(_) if pool.threads > 0 => {}
+                Err(error) => {
+                    pool.jobs.pop_back();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(Self { shared, done })
     }
 
     /// The answer, once it is there.
     pub fn poll(&self) -> Option<Answer> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner).answer.take()
+        lock(&self.shared).answer.take()
     }
 }
 
 impl Drop for Lookup {
     fn drop(&mut self) {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner).wake = None;
+        lock(&self.shared).bell = None;
     }
 }
 
 impl AsFd for Lookup {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.done.as_fd()
+    }
+}
+
+/// The thread inherits a mask with every signal blocked: Ctrl-C belongs to the interpreter's thread.
+fn spawn() -> io::Result<()> {
+    let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+    let spawned = thread::Builder::new().name("tcp-resolver".into()).stack_size(STACK).spawn(work);
+    mask.thread_set_mask()?;
+    spawned.map(drop)
+}
+
+fn work() {
+    while let Some(job) = next_job() {
+        let is_wanted = lock(&job.shared).bell.is_some();
+        if is_wanted {
+            let answer = (job.name.as_str(), job.port).to_socket_addrs().map(Iterator::collect);
+            let mut shared = lock(&job.shared);
+            shared.answer = Some(answer);
+            if let Some(bell) = shared.bell.take() {
+                bell.ring();
+            }
+        }
+    }
+}
+
+/// `None` ends the thread.
+fn next_job() -> Option<Job> {
+    let mut pool = lock(&POOL);
+    let job = pool.jobs.pop_front();
+    if job.is_none() {
+        pool.threads -= 1;
+    }
+    job
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// On Linux one descriptor for both ends, so that checking hundreds of hosts takes no more than connecting to them.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod bell {
+    use nix::sys::eventfd::EfdFlags;
+    use nix::sys::eventfd::EventFd;
+
+    use super::*;
+
+    pub struct Bell(Arc<EventFd>);
+    pub struct Ear(Arc<EventFd>);
+
+    pub fn new() -> io::Result<(Bell, Ear)> {
+        let fd = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+        Ok((Bell(Arc::clone(&fd)), Ear(fd)))
+    }
+
+    impl Bell {
+        pub fn ring(self) {
+            // It can fail only if it was rung 2^64 times.
+            let _ = self.0.write(1);
+        }
+    }
+
+    impl AsFd for Ear {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.0.as_fd()
+        }
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+mod bell {
+    use std::io::PipeReader;
+    use std::io::PipeWriter;
+
+    use super::*;
+
+    pub struct Bell(PipeWriter);
+    pub type Ear = PipeReader;
+
+    pub fn new() -> io::Result<(Bell, Ear)> {
+        io::pipe().map(|(ear, bell)| (Bell(bell), ear))
+    }
+
+    impl Bell {
+        /// Its end of the pipe is closed.
+        pub fn ring(self) {
+            drop(self.0);
+        }
     }
 }
 
@@ -78,12 +196,22 @@ mod tests {
     use crate::step::Interest;
     use crate::sys::poller;
 
-    #[test]
-    fn localhost_is_found_and_the_descriptor_says_when() {
-        let lookup = Lookup::start("localhost".into(), 80).unwrap();
+    fn wait(lookup: &Lookup) -> Answer {
         let source = poller::Source { fd: lookup.as_fd(), interest: Interest::Read };
         assert_eq!(poller::wait(&[source], Deadline::NEVER).unwrap(), poller::Woken::Ready);
-        let addresses = lookup.poll().expect("the answer is there when the descriptor says so").unwrap();
+        lookup.poll().expect("the answer is there when the descriptor says so")
+    }
+
+    #[test]
+    fn localhost_is_found_and_the_descriptor_says_when() {
+        let addresses = wait(&Lookup::start("localhost".into(), 80).unwrap()).unwrap();
         assert!(addresses.iter().all(|address| address.ip().is_loopback() && address.port() == 80));
+    }
+
+    #[test]
+    fn more_look_ups_than_threads_are_answered_all() {
+        let lookups: Vec<_> =
+            (0..MOST + 50).map(|_| Lookup::start("127.0.0.1".into(), 80).unwrap()).collect();
+        assert!(lookups.iter().all(|lookup| wait(lookup).is_ok()));
     }
 }

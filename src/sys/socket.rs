@@ -3,6 +3,7 @@
 use std::io;
 use std::io::IoSlice;
 use std::io::Read;
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -24,7 +25,10 @@ use crate::options::Keepalive;
 use crate::step::Interest;
 use crate::step::Step;
 
-pub struct Socket(socket2::Socket);
+pub struct Socket {
+    inner: socket2::Socket,
+    is_tcp: bool,
+}
 
 /// How an attempt to connect stands.
 #[derive(Debug)]
@@ -49,9 +53,9 @@ impl Socket {
     pub fn connect(address: &SocketAddr, bind: Option<&SocketAddr>) -> io::Result<Self> {
         let socket = Self::unconnected(Domain::for_address(*address))?;
         if let Some(bind) = bind {
-            socket.0.bind(&(*bind).into())?;
+            socket.inner.bind(&(*bind).into())?;
         }
-        match socket.0.connect(&(*address).into()) {
+        match socket.inner.connect(&(*address).into()) {
             Err(error) if error.raw_os_error() != Some(Errno::EINPROGRESS as i32) => Err(error),
             _ => Ok(socket),
         }
@@ -60,27 +64,39 @@ impl Socket {
     /// Connects to a unix socket, which happens at once or not at all: `WouldBlock` means that the
     /// listener's backlog is full (connect(2), EAGAIN), for which no descriptor can be waited.
     pub fn connect_unix(path: &Path) -> io::Result<Self> {
+        let address = unix_address(path)?;
         let socket = Self::unconnected(Domain::UNIX)?;
-        let address = SockAddr::unix(path)
-            .map_err(|_| io::Error::other("the path is too long for a unix socket (107 bytes on Linux)"))?;
-        socket.0.connect(&address)?;
+        socket.inner.connect(&address)?;
         Ok(socket)
+    }
+
+    /// What a listener's accept has brought: close-on-exec is set already.
+    pub fn accepted(socket: socket2::Socket, is_tcp: bool) -> io::Result<Self> {
+        Self::of(socket, is_tcp)
+    }
+
+    pub fn is_tcp(&self) -> bool {
+        self.is_tcp
     }
 
     fn unconnected(domain: Domain) -> io::Result<Self> {
         // socket2 sets close-on-exec, and on Apple's systems SO_NOSIGPIPE.
         let socket = socket2::Socket::new(domain, Type::STREAM, None)?;
-        socket.set_nonblocking(true)?;
-        Ok(Self(socket))
+        Self::of(socket, domain != Domain::UNIX)
+    }
+
+    fn of(inner: socket2::Socket, is_tcp: bool) -> io::Result<Self> {
+        inner.set_nonblocking(true)?;
+        Ok(Self { inner, is_tcp })
     }
 
     /// The error first, then the peer's address: without an error and without a peer it is still pending.
     pub fn attempt(&self) -> Attempt {
-        match self.0.take_error() {
+        match self.inner.take_error() {
             Ok(Some(error)) | Err(error) => return Attempt::Failed(error),
             Ok(None) => {}
         }
-        match self.0.peer_addr() {
+        match self.inner.peer_addr() {
             Ok(_) => Attempt::Connected,
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Attempt::Pending,
             Err(error) => Attempt::Failed(error),
@@ -89,88 +105,94 @@ impl Socket {
 
     /// One read. `Ready(0)` is the end of the stream.
     pub fn recv(&self, room: &mut [u8]) -> io::Result<Step<usize>> {
-        would_block(retry(|| (&self.0).read(room)), Interest::Read)
+        would_block(retry(|| (&self.inner).read(room)), Interest::Read)
     }
 
     /// One write of at most `MAX_SLICES` slices. MSG_NOSIGNAL, because SIGPIPE would end the host interpreter.
     pub fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<Step<usize>> {
         let slices = &slices[..slices.len().min(MAX_SLICES)];
         let sent = match slices {
-            [one] => retry(|| self.0.send_with_flags(one, NO_SIGNAL)),
-            several => retry(|| self.0.send_vectored_with_flags(several, NO_SIGNAL)),
+            [one] => retry(|| self.inner.send_with_flags(one, NO_SIGNAL)),
+            several => retry(|| self.inner.send_vectored_with_flags(several, NO_SIGNAL)),
         };
         would_block(sent, Interest::Write)
     }
 
+    /// Whether bytes have arrived that nobody has read.
+    pub fn has_unread(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        retry(|| self.inner.peek(&mut byte)).is_ok_and(|count| count > 0)
+    }
+
     pub fn shutdown(&self, direction: Shutdown) -> io::Result<()> {
-        self.0.shutdown(direction)
+        self.inner.shutdown(direction)
     }
 
     /// The descriptor, for loops of others.
     pub fn raw(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.inner.as_raw_fd()
     }
 
     pub fn local_address(&self) -> io::Result<Address> {
-        self.0.local_addr().map(address)
+        self.inner.local_addr().map(address)
     }
 
     pub fn nodelay(&self) -> io::Result<bool> {
-        self.0.tcp_nodelay()
+        self.inner.tcp_nodelay()
     }
 
     pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
-        self.0.set_tcp_nodelay(on)
+        self.inner.set_tcp_nodelay(on)
     }
 
     /// The idle time before the first probe; `None` while probes are off.
     pub fn keepalive(&self) -> io::Result<Option<Duration>> {
-        if self.0.keepalive()? { self.0.tcp_keepalive_time().map(Some) } else { Ok(None) }
+        if self.inner.keepalive()? { self.inner.tcp_keepalive_time().map(Some) } else { Ok(None) }
     }
 
     pub fn set_keepalive(&self, keepalive: Keepalive) -> io::Result<()> {
         match keepalive {
-            Keepalive::Off => self.0.set_keepalive(false),
-            Keepalive::On => self.0.set_keepalive(true),
-            Keepalive::After(idle) => self.0.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle)),
+            Keepalive::Off => self.inner.set_keepalive(false),
+            Keepalive::On => self.inner.set_keepalive(true),
+            Keepalive::After(idle) => self.inner.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle)),
         }
     }
 
     pub fn linger(&self) -> io::Result<Option<Duration>> {
-        SockRef::from(&self.0).linger()
+        SockRef::from(&self.inner).linger()
     }
 
     pub fn set_linger(&self, time: Option<Duration>) -> io::Result<()> {
-        self.0.set_linger(time)
+        self.inner.set_linger(time)
     }
 
     pub fn recv_buffer(&self) -> io::Result<usize> {
-        self.0.recv_buffer_size()
+        self.inner.recv_buffer_size()
     }
 
     pub fn set_recv_buffer(&self, bytes: usize) -> io::Result<()> {
-        self.0.set_recv_buffer_size(bytes)
+        self.inner.set_recv_buffer_size(bytes)
     }
 
     pub fn send_buffer(&self) -> io::Result<usize> {
-        self.0.send_buffer_size()
+        self.inner.send_buffer_size()
     }
 
     pub fn set_send_buffer(&self, bytes: usize) -> io::Result<()> {
-        self.0.set_send_buffer_size(bytes)
+        self.inner.set_send_buffer_size(bytes)
     }
 
     /// How long sent data may stay unacknowledged (TCP_USER_TIMEOUT, RFC 5482); Linux only.
     pub fn user_timeout(&self) -> io::Result<Option<Duration>> {
         #[cfg(target_os = "linux")]
-        return self.0.tcp_user_timeout();
+        return self.inner.tcp_user_timeout();
         #[cfg(not(target_os = "linux"))]
         return Err(io::ErrorKind::Unsupported.into());
     }
 
     pub fn set_user_timeout(&self, time: Option<Duration>) -> io::Result<()> {
         #[cfg(target_os = "linux")]
-        return self.0.set_tcp_user_timeout(time);
+        return self.inner.set_tcp_user_timeout(time);
         #[cfg(not(target_os = "linux"))]
         return Err(io::Error::new(io::ErrorKind::Unsupported, format!("no user timeout of {time:?} here")));
     }
@@ -178,11 +200,16 @@ impl Socket {
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.inner.as_fd()
     }
 }
 
-fn address(found: SockAddr) -> Address {
+pub fn unix_address(path: &Path) -> io::Result<SockAddr> {
+    SockAddr::unix(path)
+        .map_err(|_| io::Error::other("the path is too long for a unix socket (107 bytes on Linux)"))
+}
+
+pub fn address(found: SockAddr) -> Address {
     match found.as_socket() {
         Some(ip) => Address::Ip(ip),
         None => Address::Unix(found.as_pathname().map(Path::to_path_buf)),

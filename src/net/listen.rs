@@ -1,0 +1,313 @@
+//! Listening: from a host to a listener, and from a listener to connections.
+//!
+//! ```text
+//! Start ── name ──> Resolving ──> a listener
+//!   └──── literal, every address, unix path ──> a listener
+//! ```
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use crate::address::Address;
+use crate::address::Host;
+use crate::address::peer_name;
+use crate::error::Error;
+use crate::error::Kind;
+use crate::error::Stage;
+use crate::net::connection::Connection;
+use crate::net::connection::Ends;
+use crate::net::connection::Origin;
+use crate::net::dial::unresolved;
+use crate::net::reactor::Reactor;
+use crate::net::reactor::Registration;
+use crate::options::ConnectionOptions;
+use crate::options::ListenOptions;
+use crate::step::Step;
+use crate::sys::listener;
+use crate::sys::resolver::Lookup;
+
+/// Where to listen.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// `"*"`: every address of this machine.
+    Everywhere,
+    At(Host),
+}
+
+/// A listener in the making.
+pub struct Listen {
+    /// The host as the script wrote it.
+    name: String,
+    port: Option<u16>,
+    options: ListenOptions,
+    state: State,
+    /// Set once the loop watches the look-up.
+    registration: Option<Registration>,
+}
+
+enum State {
+    Start(Place),
+    Resolving(Lookup),
+    Over,
+}
+
+impl Listen {
+    pub fn new(name: &str, place: Place, port: u16, options: ListenOptions) -> Self {
+        let port = (!matches!(place, Place::At(Host::Unix(_)))).then_some(port);
+        Self { name: name.into(), port, options, state: State::Start(place), registration: None }
+    }
+
+    /// `None`: the look-up is under way, and `descriptor` says when it is done.
+    pub fn step(&mut self) -> Result<Option<Listener>, Error> {
+        let port = self.port.unwrap_or_default();
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::Start(Place::Everywhere) => self.finish(listener::Listener::bind_all(port, &self.options), None),
+            State::Start(Place::At(Host::Ip(ip))) => {
+                self.finish(listener::Listener::bind(&SocketAddr::new(ip, port), &self.options), None)
+            }
+            State::Start(Place::At(Host::Unix(path))) => {
+                self.finish(listener::Listener::bind_unix(&path, &self.options), Some(path))
+            }
+            State::Start(Place::At(Host::Name(name))) => {
+                let lookup = Lookup::start(name, port);
+                let lookup = lookup.map_err(|error| Error::from_io(&error).with_stage(Stage::Resolve))?;
+                self.state = State::Resolving(lookup);
+                Ok(None)
+            }
+            State::Resolving(lookup) => match lookup.poll() {
+                Some(answer) => self.bind_first(answer.map_err(|error| unresolved(&error))?),
+                None => {
+                    self.state = State::Resolving(lookup);
+                    Ok(None)
+                }
+            },
+            State::Over => Err(Error::closed_here()),
+        }
+    }
+
+    /// The first that can be had, IPv4 first.
+    fn bind_first(&self, mut addresses: Vec<SocketAddr>) -> Result<Option<Listener>, Error> {
+        addresses.sort_by_key(SocketAddr::is_ipv6);
+        let mut first = None;
+        for address in &addresses {
+            match listener::Listener::bind(address, &self.options) {
+                Ok(socket) => return self.finish(Ok(socket), None),
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        match first {
+            Some(error) => Err(Error::from_listen(&error)),
+            None => Err(Error::new(Kind::Resolve, "the host has no address").with_stage(Stage::Resolve)),
+        }
+    }
+
+    fn finish(
+        &self,
+        socket: io::Result<listener::Listener>,
+        path: Option<PathBuf>,
+    ) -> Result<Option<Listener>, Error> {
+        let socket = socket.map_err(|error| Error::from_listen(&error))?;
+        let address = socket.local_address().map_err(|error| Error::from_listen(&error))?;
+        let address = path.map_or(address, |path| Address::Unix(Some(path)));
+        let options = self.options.connection.clone();
+        Ok(Some(Listener { open: Some(Open { socket, registration: None }), address, options }))
+    }
+
+    /// Gives the look-up up.
+    pub fn abandon(&mut self) {
+        self.state = State::Over;
+        self.registration = None;
+    }
+
+    /// Readable once the look-up is done.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        match &self.state {
+            State::Resolving(lookup) => Some(lookup.as_fd()),
+            _ => None,
+        }
+    }
+
+    /// Has the loop watch the look-up; the slot is where it is told.
+    pub fn watch(&mut self, reactor: &Rc<Reactor>) -> io::Result<usize> {
+        if let State::Resolving(lookup) = &self.state
+            && self.registration.is_none()
+        {
+            let registration = Registration::of_any(reactor);
+            registration.add(lookup.as_fd())?;
+            self.registration = Some(registration);
+        }
+        Ok(self.registration.as_ref().map_or(0, Registration::slot))
+    }
+
+    /// How error messages name the place.
+    pub fn peer(&self) -> String {
+        peer_name(&self.name, self.port)
+    }
+}
+
+pub struct Listener {
+    /// `None` once closed.
+    open: Option<Open>,
+    address: Address,
+    options: ConnectionOptions,
+}
+
+struct Open {
+    socket: listener::Listener,
+    /// Set once the loop watches it.
+    registration: Option<Registration>,
+}
+
+impl Listener {
+    /// The next connection.
+    pub fn accept(&mut self) -> Result<Step<Connection>, Error> {
+        let open = self.open.as_ref().ok_or_else(closed)?;
+        let failed = |error| Error::from_io(&error);
+        let (socket, remote) = match open.socket.accept().map_err(failed)? {
+            Step::Ready(both) => both,
+            Step::Wait(interest) => return Ok(Step::Wait(interest)),
+        };
+        // A client of a unix socket has no name: it is called by the listener's.
+        let called = if let Address::Unix(_) = remote { &self.address } else { &remote };
+        let (host, port) = (called.host(), called.port());
+        let local = match &self.address {
+            Address::Unix(_) => self.address.clone(),
+            _ => socket.local_address().map_err(failed)?,
+        };
+        let ends = Ends { host, port, local, remote };
+        Connection::new(socket, ends, Origin::Accepted, &self.options, None).map(Step::Ready).map_err(failed)
+    }
+
+    /// Idempotent. Connections that nobody has accepted are reset.
+    pub fn close(&mut self) {
+        self.open = None;
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.open.is_none()
+    }
+
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// `None` once closed.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.open.as_ref().map(|open| open.socket.as_fd())
+    }
+
+    /// The descriptor, for loops of others. `None` once closed.
+    pub fn raw(&self) -> Option<RawFd> {
+        self.open.as_ref().map(|open| open.socket.raw())
+    }
+
+    /// Has the loop watch it; the slot is where it is told. `None` once closed.
+    pub fn watch(&mut self, reactor: &Rc<Reactor>) -> Option<io::Result<usize>> {
+        let open = self.open.as_mut()?;
+        if open.registration.is_none() {
+            let registration = Registration::new(reactor);
+            if let Err(error) = registration.add(open.socket.as_fd()) {
+                return Some(Err(error));
+            }
+            open.registration = Some(registration);
+        }
+        open.registration.as_ref().map(|registration| Ok(registration.slot()))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let Some(registration) = &self.registration {
+            registration.remove(self.socket.as_fd());
+        }
+    }
+}
+
+fn closed() -> Error {
+    Error::new(Kind::Closed, "the listener is closed")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::TcpStream;
+    use std::os::unix::net::UnixListener;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::step::Interest;
+
+    fn listen(name: &str, options: ListenOptions) -> Result<Listener, Error> {
+        let place = if name == "*" { Place::Everywhere } else { Place::At(Host::parse(name).unwrap()) };
+        Listen::new(name, place, 0, options).step().map(Option::unwrap)
+    }
+
+    #[test]
+    fn a_connection_is_accepted_and_knows_its_ends() {
+        let mut listener = listen("127.0.0.1", ListenOptions::default()).unwrap();
+        assert!(matches!(listener.accept().unwrap(), Step::Wait(Interest::Read)));
+        let port = listener.address().port().unwrap();
+        let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let Step::Ready(connection) = listener.accept().unwrap() else { panic!("nothing came") };
+        assert_eq!(connection.ends().remote, Address::Ip(client.local_addr().unwrap()));
+        assert_eq!(connection.ends().local.port(), Some(port));
+        listener.close();
+        assert_eq!(listener.accept().err().unwrap().kind(), Kind::Closed);
+    }
+
+    #[test]
+    fn every_address_is_both_families() {
+        let listener = listen("*", ListenOptions::default()).unwrap();
+        let port = listener.address().port().unwrap();
+        for address in ["127.0.0.1", "::1"] {
+            TcpStream::connect((address, port)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_taken_address_is_told() {
+        let taken = listen("127.0.0.1", ListenOptions::default()).unwrap();
+        let Address::Ip(address) = *taken.address() else { panic!("no address") };
+        let host = Place::At(Host::Ip(address.ip()));
+        let mut again = Listen::new("127.0.0.1", host, address.port(), ListenOptions::default());
+        assert_eq!(again.step().err().unwrap().kind(), Kind::AddressInUse);
+    }
+
+    #[test]
+    fn a_deserted_unix_path_is_replaced_and_others_are_not() {
+        let path = std::env::temp_dir().join(format!("tcp-test-{}", std::process::id()));
+        let name = format!("unix:{}", path.display());
+        drop(UnixListener::bind(&path).unwrap());
+        let listener = listen(&name, ListenOptions::default()).unwrap();
+        UnixStream::connect(&path).unwrap();
+        assert_eq!(listen(&name, ListenOptions::default()).err().unwrap().kind(), Kind::AddressInUse);
+        drop(listener);
+        assert!(!path.exists());
+
+        std::fs::write(&path, "a file").unwrap();
+        assert_eq!(listen(&name, ListenOptions::default()).err().unwrap().kind(), Kind::AddressInUse);
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn closing_with_unread_input_resets_nothing_until_the_peer_has_ended() {
+        let mut listener = listen("127.0.0.1", ListenOptions::default()).unwrap();
+        let mut client = TcpStream::connect(("127.0.0.1", listener.address().port().unwrap())).unwrap();
+        std::io::Write::write_all(&mut client, b"more than is read").unwrap();
+        let Step::Ready(mut connection) = listener.accept().unwrap() else { panic!("nothing came") };
+        let written = connection.write(&[io::IoSlice::new(b"answer")], crate::net::connection::Cut::MayContinue, Vec::new);
+        assert!(written.is_ok());
+        let mut remains = connection.close().unwrap();
+        assert_eq!(remains.step(), Step::Wait(Interest::Read));
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "answer");
+        drop(client);
+        while remains.step() != Step::Ready(()) {}
+    }
+}

@@ -1,0 +1,661 @@
+-- The loop: who runs, who waits, and what wakes whom.
+--
+-- A *context* is whoever can wait: a task, or `outside`, the code that is in none. A context waits in one place at a
+-- time. `enter` says whether it may, its place is linked (a slot of the reactor, a list, …), and `park` comes back
+-- with the outcome once `wake` has given one. The loop itself runs where code outside tasks waits, never in a task.
+--
+-- A context's fields while it waits: `op`, `expiry`, `on_time` (the outcome when time is up), `links` and `key` or
+-- `list` (where it is linked), `is_parked`. Beyond a single wait: `reads` (the connection it reads from), `writes`
+-- and `ticket` (a queued write of its own), `scope` (the innermost with_timeout), `armed` (its timer).
+
+local core, errors, signals = ...
+
+local collectgarbage, create, next, pcall, error, running, resume, select, setmetatable, status, type, yield =
+  collectgarbage, coroutine.create, next, pcall, error, coroutine.running, coroutine.resume, select, setmetatable,
+  coroutine.status, type, coroutine.yield
+local isyieldable = coroutine.isyieldable
+local unpack = table.unpack or unpack
+local getinfo = core.debug and core.debug.getinfo
+local xpcall_function, pcall_function = xpcall, pcall
+local interrupted = signals.interrupted
+local now, outcome = core.now, core.outcome
+local arm_timer, disarm_timer, take_due = core.arm, core.disarm, core.take_due
+local wait_for_any, next_ready = core.wait_for_any, core.next_ready
+local hooks_are_shared = core.hooks_are_shared
+
+local _ENV = nil -- luacheck: ignore
+
+local READY, TIMED_OUT, CANCELLED, OVERDUE = 0, 1, 2, 3
+local INTERRUPTED = 1
+
+-- What a task yields when it waits. Nobody else has it.
+local WAIT = {}
+
+local outside = { op = "run", id = 0 }
+
+local loop = {
+  READY = READY,
+  TIMED_OUT = TIMED_OUT,
+  CANCELLED = CANCELLED,
+  OVERDUE = OVERDUE,
+  WAIT = WAIT,
+  outside = outside,
+  -- The task that is running.
+  current = nil,
+  -- Tasks that have not ended: all of them, and how many. Those of the module's own are only counted.
+  tasks = {},
+  live = 0,
+  quiet = 0,
+  -- Who waits on a slot of the reactor: a context, or a list of them.
+  readers = {},
+  writers = {},
+  -- Who is in the middle of reading from a connection.
+  reading = {},
+  -- Coroutines whose waits pass through to their task.
+  wrapped = setmetatable({}, { __mode = "k" }),
+}
+
+local readers, writers, reading, wrapped = loop.readers, loop.writers, loop.reading, loop.wrapped
+
+-- How many wait for a descriptor, how many for time, and how many have a timer.
+local watching, timed, armed = 0, 0, 0
+local by_id = {}
+local last_id = 0
+
+-- Tasks to be run next, and those of the round that is under way.
+local ready, ready_count = {}, 0
+local batch, batch_at, batch_count = {}, 1, 0
+
+local looping = false
+-- Another loop watches `tcp.pollfd()`.
+local is_watched = false
+
+---------------------------------------------------------------------------------------------------------------------
+-- Where a context waits
+
+--- Waits for the descriptor of a slot, alone.
+function loop.link(context, links, slot)
+  context.links, context.key = links, slot
+  links[slot] = context
+  watching = watching + 1
+  context.is_watching = true
+end
+
+--- Waits where only another context can come: `links[key]` is the place.
+function loop.link_quietly(context, links, key)
+  context.links, context.key = links, key
+  links[key] = context
+end
+
+--- Waits behind the others of a list.
+function loop.append(context, list)
+  context.list = list
+  local last = list.last
+  context.before, context.behind = last, nil
+  if last then
+    last.behind = context
+  else
+    list.first = context
+  end
+  list.last = context
+end
+
+--- Waits for the descriptor of a slot, together with others.
+function loop.append_watching(context, list, slot)
+  readers[slot] = list
+  loop.append(context, list)
+  watching = watching + 1
+  context.is_watching = true
+end
+
+local function leave(context, list)
+  local before, behind = context.before, context.behind
+  if before then
+    before.behind = behind
+  else
+    list.first = behind
+  end
+  if behind then
+    behind.before = before
+  else
+    list.last = before
+  end
+  context.list, context.before, context.behind = nil, nil, nil
+end
+
+local function unlink(context)
+  local links, list = context.links, context.list
+  if links then
+    links[context.key] = nil
+    context.links = nil
+  elseif list then
+    leave(context, list)
+  end
+  if context.is_watching then
+    context.is_watching = false
+    watching = watching - 1
+  end
+  if context.expiry then
+    context.expiry = nil
+    timed = timed - 1
+  end
+  context.is_parked = false
+end
+
+--- Lets go of what a context holds beyond a wait, when its operation ends in the middle.
+local function release(context)
+  local conn, ticket = context.reads, context.ticket
+  if conn then
+    context.reads = nil
+    reading[conn] = nil
+  end
+  if ticket then
+    conn = context.writes
+    context.writes, context.ticket = nil, nil
+    core.write_cut(conn, ticket, "write", CANCELLED)
+    outcome()
+    loop.next_turn(conn)
+  end
+end
+
+loop.release = release
+
+---------------------------------------------------------------------------------------------------------------------
+-- Time: a context's timer stays when the wait ends early, and is set anew only for an earlier moment. What is waited
+-- for again and again with the same timeout sets one timer in all that time.
+
+local function arm(context, expiry)
+  local before = context.armed
+  if before then
+    if before <= expiry then
+      return
+    end
+    disarm_timer(context.id, before)
+  else
+    armed = armed + 1
+    if not context.id then
+      last_id = last_id + 1
+      context.id = last_id
+    end
+    by_id[context.id] = context
+  end
+  context.armed = expiry
+  arm_timer(context.id, expiry)
+end
+
+local function disarm(context)
+  if context.armed then
+    disarm_timer(context.id, context.armed)
+    context.armed = nil
+    by_id[context.id] = nil
+    armed = armed - 1
+  end
+end
+
+---------------------------------------------------------------------------------------------------------------------
+-- Waking
+
+local function raise_alarm()
+  if is_watched and not looping then
+    core.set_alarm(0)
+  end
+end
+
+local function make_ready(task)
+  ready_count = ready_count + 1
+  ready[ready_count] = task
+  raise_alarm()
+end
+
+loop.make_ready = make_ready
+
+local function wake(context, result)
+  if context.is_parked then
+    unlink(context)
+    context.outcome = result
+    if context ~= outside then
+      make_ready(context)
+    end
+  end
+end
+
+loop.wake = wake
+
+--- Wakes whoever waits on a slot, or in a list.
+local function wake_all(waiter)
+  if waiter.is_parked then
+    return wake(waiter, READY)
+  end
+  local context = waiter.first
+  while context do
+    wake(context, READY)
+    context = waiter.first
+  end
+end
+
+loop.wake_all = wake_all
+
+local function wake_due()
+  local id = take_due()
+  while id do
+    local context = by_id[id]
+    if context then
+      by_id[id] = nil
+      context.armed = nil
+      armed = armed - 1
+      local expiry = context.expiry
+      if expiry then
+        if expiry <= now() then
+          wake(context, context.on_time)
+        else
+          arm(context, expiry)
+        end
+      end
+    end
+    id = take_due()
+  end
+end
+
+---------------------------------------------------------------------------------------------------------------------
+-- What cannot wait, and what to do instead
+
+-- What an iterator calls, where a loop of one's own has to call it.
+local INSTEAD = {
+  lines = "read_line", chunks = "recv", packets = "read_packet", json_packets = "read_json_packet",
+  json_values = "read_json", connections = "accept", values = "pop",
+}
+
+local function is_ours(info)
+  return info.source:sub(1, 5) == "=tcp/"
+end
+
+--- What stands between the wait and the bottom of its coroutine.
+local function boundary(op)
+  local level = 2
+  local info = getinfo and getinfo(level, "nSf")
+  while info do
+    if info.name == "(for generator)" then
+      return "in a for loop on Lua 5.1: use while and try_" .. (INSTEAD[op] or op)
+    elseif info.func == pcall_function or info.func == xpcall_function then
+      return "in pcall on Lua 5.1: use tcp.pcall"
+    elseif info.namewhat == "metamethod" then
+      return "in a metamethod or a finalizer: wait before, or spawn a task"
+    elseif info.what == "C" then
+      return ("in a callback of %s: wait before or after it"):format(info.name or "a C function")
+    end
+    local outer = getinfo(level + 1, "S")
+    if info.what == "Lua" and not info.name and outer and outer.what == "Lua" and not is_ours(info) then
+      return "in a metamethod or a finalizer on Lua 5.1: wait before, or spawn a task"
+    end
+    level = level + 1
+    info = getinfo(level, "nSf")
+  end
+  return "here: something that is not Lua is between this call and its task"
+end
+
+local ADVICE = {
+  coroutine = function()
+    return "in a coroutine of the script's own inside a task: make it with tcp.wrap"
+  end,
+  loop = function()
+    return "in on_error or a finalizer: spawn a task"
+  end,
+  boundary = boundary,
+}
+
+--- Raises the advice for an `op` that cannot wait where it was called.
+local function misplaced(context, op, problem)
+  release(context)
+  return errors.misuse("", "cannot wait " .. ADVICE[problem](op), "")
+end
+
+---------------------------------------------------------------------------------------------------------------------
+-- Suspending a task. Each of these gives nothing once it is resumed by the loop, and otherwise names the problem.
+
+local suspend
+if isyieldable then
+  function suspend()
+    if not isyieldable() then
+      return "boundary"
+    end
+    return yield(WAIT)
+  end
+elseif core.can_suspend then
+  function suspend()
+    if not core.can_suspend() then
+      return "boundary"
+    end
+    return yield(WAIT)
+  end
+else
+  function suspend()
+    local ok, problem = pcall(yield, WAIT)
+    if not ok then
+      return "boundary"
+    end
+    return problem
+  end
+end
+
+local function pause()
+  local thread = running()
+  if thread ~= loop.current.thread and not wrapped[thread] then
+    return "coroutine"
+  end
+  return suspend()
+end
+
+loop.pause = pause
+
+---------------------------------------------------------------------------------------------------------------------
+-- Running tasks
+
+local function pack(...)
+  return { n = select("#", ...), ... }
+end
+
+local function finish(task, ok, ...)
+  release(task)
+  disarm(task)
+  if task.is_quiet then
+    loop.quiet = loop.quiet - 1
+  else
+    loop.live = loop.live - 1
+    loop.tasks[task] = nil
+  end
+  task.is_ended = true
+  if ok then
+    task.results = pack(...)
+  else
+    task.failure = pack((...))
+  end
+  local thread = task.thread
+  task.thread, task.fn = nil, nil
+  local is_told = task.first ~= nil or task.is_cancelled
+  wake_all(task)
+  if not ok and not is_told then
+    loop.report(task, task.failure[1], thread)
+  end
+  if loop.live == 0 and loop.quiet == 0 and outside.waits_for_all then
+    wake(outside, READY)
+  end
+end
+
+loop.finish = finish
+
+local LOST = "coroutine.yield in a task gives its values to nobody: use tcp.sleep(0) to let others run, "
+  .. "and tcp.wrap for coroutines of your own"
+
+local function came_back(task, ok, mark, ...)
+  loop.current = nil
+  if ok and mark == WAIT then
+    return
+  elseif ok and status(task.thread) == "suspended" then
+    return finish(task, false, LOST)
+  end
+  if not ok and hooks_are_shared and type(mark) == "string" and mark:find("interrupted!$") then
+    -- Ctrl-C struck in the task, but it is meant for the whole program.
+    task.is_cancelled = true
+    finish(task, false, mark)
+    return error(mark, 0)
+  end
+  return finish(task, ok, mark, ...)
+end
+
+local function run_task(task)
+  if task.is_ended then
+    return
+  end
+  loop.current = task
+  task.is_waiting = false
+  local fn = task.fn
+  if fn then
+    local arguments = task.arguments
+    task.fn, task.arguments = nil, nil
+    return came_back(task, resume(task.thread, unpack(arguments, 1, arguments.n)))
+  end
+  return came_back(task, resume(task.thread))
+end
+
+--- Begins a task; `is_quiet`: of the module's own. It runs when the caller next waits.
+function loop.spawn(task, fn, is_quiet, ...)
+  task.thread, task.fn, task.arguments = create(fn), fn, pack(...)
+  task.is_waiting, task.is_quiet = true, is_quiet
+  if is_quiet then
+    loop.quiet = loop.quiet + 1
+  else
+    loop.live = loop.live + 1
+    loop.tasks[task] = true
+  end
+  make_ready(task)
+  return task
+end
+
+--- Runs every task that was ready before. What an error leaves undone is done by the next call.
+local function run_batch()
+  if batch_at > batch_count then
+    batch, ready = ready, batch
+    batch_at, batch_count, ready_count = 1, ready_count, 0
+  end
+  while batch_at <= batch_count do
+    local at = batch_at
+    batch_at = at + 1
+    local task = batch[at]
+    batch[at] = nil
+    run_task(task)
+  end
+end
+
+---------------------------------------------------------------------------------------------------------------------
+-- Turning
+
+--- `op at script.lua:12` of a task that waits.
+local function described(task)
+  local level, info = 0
+  repeat
+    info = getinfo and getinfo(task.thread, level, "Sl")
+    level = level + 1
+  until not info or (info.what ~= "C" and not is_ours(info))
+  return info and ("%s at %s:%d"):format(task.op, info.short_src, info.currentline) or task.op
+end
+
+local SHOWN = 10
+
+local function stuck()
+  local waits, count = {}, 0
+  for task in next, loop.tasks do
+    count = count + 1
+    if count <= SHOWN then
+      waits[count] = described(task)
+    end
+  end
+  local text = "'" .. outside.op .. "' would wait for ever"
+  if count > 0 then
+    local list = waits[1]
+    for i = 2, #waits do
+      list = list .. ", " .. waits[i]
+    end
+    if count > SHOWN then
+      list = list .. (" and %d more"):format(count - SHOWN)
+    end
+    text = text .. (": %d task%s for what cannot come: "):format(count, count == 1 and " waits" or "s wait") .. list
+  else
+    text = text .. ": there is no task that could end it"
+  end
+  return errors.misuse("", text, "")
+end
+
+-- How often in a row the system is not asked, because code outside tasks has what it waited for.
+local HASTE = 16
+local hasty = 0
+
+--- One round: runs who is ready, then waits for what comes next, at most until `limit` (nil: as long as it takes).
+local function turn(limit)
+  run_batch()
+  if outside.outcome ~= nil then
+    hasty = hasty + 1
+    if hasty < HASTE then
+      return
+    end
+    hasty = 0
+    limit = 0
+  elseif ready_count > 0 then
+    limit = 0
+  elseif limit == nil and watching == 0 and timed == 0 then
+    return stuck()
+  end
+  if limit == 0 and watching == 0 and armed == 0 then
+    return
+  end
+  if wait_for_any(limit) == INTERRUPTED and interrupted() then
+    return error("interrupted!", 0)
+  end
+  local slot, readable, writable = next_ready()
+  while slot do
+    local reader, writer = readers[slot], writers[slot]
+    if readable and reader then
+      wake_all(reader)
+    end
+    if writable and writer then
+      wake_all(writer)
+    end
+    slot, readable, writable = next_ready()
+  end
+  if armed > 0 then
+    wake_due()
+  end
+end
+
+local function turn_until_woken()
+  while outside.outcome == nil do
+    turn()
+  end
+end
+
+local function locked(run, limit)
+  looping = true
+  local ok, err = pcall(run, limit)
+  looping = false
+  if not ok then
+    unlink(outside)
+    release(outside)
+    outside.waits_for_all = nil
+    return error(err, 0)
+  end
+end
+
+--- One round from outside tasks. Whether there are tasks left.
+function loop.step(limit)
+  if looping then
+    return misplaced(outside, "step", "loop")
+  end
+  outside.outcome = nil
+  locked(turn, limit)
+  if is_watched then
+    core.set_alarm(ready_count > 0 and 0 or core.next_timer())
+  end
+  return loop.live > 0
+end
+
+--- Has `tcp.pollfd()` become readable whenever `loop.step` is worth while.
+function loop.watch_from_outside()
+  is_watched = true
+  core.set_alarm(ready_count > 0 and 0 or core.next_timer())
+end
+
+--- Whether code outside tasks can wait without the loop.
+function loop.is_alone()
+  return loop.live == 0 and loop.quiet == 0
+end
+
+---------------------------------------------------------------------------------------------------------------------
+-- Waiting
+
+--- Lets others run, unless this cannot be done here. Never fails.
+function loop.pass()
+  local task = loop.current
+  if task then
+    make_ready(task)
+    task.is_waiting, task.op = true, "sleep"
+    if pause() then
+      ready[ready_count] = nil
+      ready_count = ready_count - 1
+    end
+    task.is_waiting = false
+  elseif not looping and not loop.is_alone() then
+    loop.step(0)
+  end
+end
+
+--- Before a wait in `op` until `expiry`: the context, the moment when it ends and the outcome then. If there is
+-- nothing to wait for, nil and the outcome.
+function loop.enter(op, expiry)
+  local context = loop.current or outside
+  if context == outside and looping then
+    return misplaced(outside, op, "loop")
+  elseif context.is_cancelled then
+    return nil, CANCELLED
+  end
+  local scope, on_time = context.scope, TIMED_OUT
+  if scope and (not expiry or scope.nearest.expiry < expiry) then
+    expiry, on_time = scope.nearest.expiry, OVERDUE
+  end
+  if expiry and expiry <= now() then
+    if on_time == OVERDUE then
+      scope.nearest.has_struck = true
+    end
+    loop.pass()
+    return nil, on_time
+  end
+  return context, expiry, on_time
+end
+
+--- Waits where the context has been linked.
+function loop.park(context, op, expiry, on_time)
+  context.op, context.outcome, context.is_parked = op, nil, true
+  if expiry then
+    context.expiry, context.on_time = expiry, on_time
+    timed = timed + 1
+    arm(context, expiry)
+  end
+  if context == outside then
+    locked(turn_until_woken)
+  else
+    context.is_waiting = true
+    local problem = pause()
+    context.is_waiting = false
+    if problem then
+      unlink(context)
+      return misplaced(context, op, problem)
+    end
+  end
+  local result = context.outcome
+  if result == OVERDUE then
+    context.scope.nearest.has_struck = true
+  end
+  return result
+end
+
+--- Waits until no task is left.
+function loop.park_for_all()
+  outside.waits_for_all = true
+  local context, expiry, on_time = loop.enter("run")
+  if not context then
+    outside.waits_for_all = nil
+    return expiry
+  end
+  local result = loop.park(outside, "run", expiry, on_time)
+  outside.waits_for_all = nil
+  return result
+end
+
+--- What is counted when everything has to be over.
+function loop.counts()
+  return {
+    tasks = loop.live, quiet = loop.quiet, registrations = core.registrations(), timers = core.timers(),
+    watching = watching, timed = timed, armed = armed, reading = next(reading) and 1 or 0,
+    memory = collectgarbage("count"),
+  }
+end
+
+return loop

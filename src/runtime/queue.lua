@@ -1,0 +1,201 @@
+-- Queues between tasks: first in, first out, and whoever waits longest is served first.
+
+local core, errors, loop = ...
+
+local getmetatable, setmetatable, type = getmetatable, setmetatable, type
+local misuse, raise = errors.misuse, errors.raise
+local cut, moment, type_name = core.cut, core.moment, core.type_name
+local PENDING, outcome = core.PENDING, core.outcome
+local enter, park, wake = loop.enter, loop.park, loop.wake
+local READY = loop.READY
+
+local _ENV = nil -- luacheck: ignore
+
+-- Values that move without a wait let the other tasks run after so many.
+local SHARE = 64
+
+-- `items[first … last]` are in the queue. `poppers` and `pushers` are lists of contexts; a pusher's value is its
+-- `offer`, and what a popper was given is its `gift`.
+local Queue = { __name = "Queue" }
+local methods = {}
+Queue.__index = methods
+
+local function check_queue(name, self)
+  if type(self) ~= "table" or getmetatable(self) ~= Queue then
+    return misuse(name, "bad self to '", "' (Queue expected, got " .. type_name(self) .. "; use ':')")
+  end
+end
+
+local function new(capacity)
+  local limit = 1 / 0
+  if capacity ~= nil then
+    limit = core.limit(capacity, 1, "queue")
+    if limit == PENDING then
+      return misuse("queue", outcome())
+    end
+  end
+  return setmetatable({ items = {}, first = 1, last = 0, limit = limit, moves = 0, poppers = {}, pushers = {} }, Queue)
+end
+
+local function put(self, value)
+  self.last = self.last + 1
+  self.items[self.last] = value
+end
+
+local function take(self)
+  local first = self.first
+  local value = self.items[first]
+  self.items[first] = nil
+  if first == self.last then
+    self.first, self.last = 1, 0
+  else
+    self.first = first + 1
+  end
+  return value
+end
+
+local function count(self)
+  return self.last - self.first + 1
+end
+
+--- Lets the others run now and then.
+local function pass_sometimes(self)
+  self.moves = self.moves + 1
+  if self.moves >= SHARE then
+    self.moves = 0
+    loop.pass()
+  end
+end
+
+local function closed(op)
+  return errors.new("closed", op, "the queue is closed")
+end
+
+local function push(name, self, value)
+  check_queue(name, self)
+  if value == nil then
+    return misuse(name, "bad argument #1 to '", "' (value expected, got nil)")
+  elseif self.is_closed then
+    return closed("push")
+  end
+  local popper = self.poppers.first
+  if popper then
+    popper.gift = value
+    wake(popper, READY)
+  elseif count(self) < self.limit then
+    put(self, value)
+  else
+    self.moves = 0
+    local context, at, on_time = enter("push")
+    local ended = at
+    if context then
+      context.offer = value
+      loop.append(context, self.pushers)
+      ended = park(context, "push", at, on_time)
+      local is_taken = context.offer == nil
+      context.offer = nil
+      if ended == READY and not is_taken then
+        return closed("push")
+      end
+    end
+    return ended ~= READY and cut(nil, "push", ended) or nil
+  end
+  pass_sometimes(self)
+end
+
+local function pop(name, self, timeout)
+  check_queue(name, self)
+  local expiry
+  if timeout ~= nil then
+    expiry = moment(timeout, 1, name)
+    if expiry == PENDING then
+      return misuse(name, outcome())
+    end
+  end
+  if count(self) > 0 then
+    local value = take(self)
+    local pusher = self.pushers.first
+    if pusher then
+      put(self, pusher.offer)
+      pusher.offer = nil
+      wake(pusher, READY)
+    end
+    pass_sometimes(self)
+    return value
+  elseif self.is_closed then
+    return nil
+  end
+  self.moves = 0
+  local context, at, on_time = enter("pop", expiry)
+  if not context then
+    return nil, cut(nil, "pop", at)
+  end
+  loop.append(context, self.poppers)
+  local ended = park(context, "pop", at, on_time)
+  if ended ~= READY then
+    return nil, cut(nil, "pop", ended)
+  end
+  local value = context.gift
+  context.gift = nil
+  return value
+end
+
+function methods.push(self, value)
+  local err = push("push", self, value)
+  if err then
+    return raise(err)
+  end
+end
+
+function methods.try_push(self, value)
+  local err = push("try_push", self, value)
+  if err then
+    return nil, err
+  end
+  return true
+end
+
+function methods.pop(self, timeout)
+  local value, err = pop("pop", self, timeout)
+  if err then
+    return raise(err)
+  end
+  return value
+end
+
+function methods.try_pop(self, timeout)
+  return pop("try_pop", self, timeout)
+end
+
+--- Ends the queue: what is in it can still be popped, nothing more can be pushed.
+function methods.close(self)
+  check_queue("close", self)
+  if not self.is_closed then
+    self.is_closed = true
+    loop.wake_all(self.poppers)
+    loop.wake_all(self.pushers)
+  end
+end
+
+function methods.count(self)
+  check_queue("count", self)
+  return count(self)
+end
+
+--- Iterates over what is popped, until the queue is closed and empty.
+function methods.values(self)
+  check_queue("values", self)
+  return function()
+    local value, err = pop("values", self)
+    if err then
+      return raise(err)
+    end
+    return value
+  end
+end
+
+function Queue:__tostring()
+  return ("Queue (%d%s)"):format(count(self), self.is_closed and ", closed" or "")
+end
+
+return new

@@ -1,0 +1,109 @@
+-- Listeners: accepting connections.
+
+local core, errors, loop, waiting, connection = ...
+
+local collectgarbage, pairs, type = collectgarbage, pairs, type
+local misuse, raise = errors.misuse, errors.raise
+local accept, cut = core.accept, core.cut
+local PENDING, outcome = core.PENDING, core.outcome
+local READY = loop.READY
+
+local _ENV = nil -- luacheck: ignore
+
+local methods = {}
+
+for name, step in pairs(core.listener) do
+  connection.define_plain(methods, name, step)
+end
+
+local close = methods.close
+
+--- Tasks that wait for a connection get `closed`.
+function methods.close(self)
+  close(self)
+  waiting.dismiss(self)
+end
+
+-- Connections accepted without a wait let the other tasks run after so many.
+local SHARE = 16
+local accepted = 0
+
+local function pass_sometimes()
+  accepted = accepted + 1
+  if accepted >= SHARE then
+    accepted = 0
+    loop.pass()
+  end
+end
+
+-- ENFILE, EMFILE, and what Linux says for want of other things that come back: ENOBUFS and ENOMEM.
+local SHORTAGES = { [23] = true, [24] = true, [105] = true, [12] = true }
+
+--- What a failed accept has come to: whether it is worth another try, or why not.
+local function survive(self, err, expiry, has_collected)
+  if not SHORTAGES[err.errno] then
+    return err
+  elseif not has_collected then
+    collectgarbage()
+    collectgarbage()
+    return nil
+  end
+  local ended = waiting.wait_a_little(expiry, "accept")
+  return ended ~= READY and cut(self, "accept", ended) or nil
+end
+
+local function try_accept(name, op, self, timeout)
+  local expiry
+  local has_expiry, has_collected = false, false
+  local value = accept(self, timeout)
+  while value == PENDING do
+    local signal, detail = outcome()
+    local err
+    if not has_expiry and type(signal) ~= "string" then
+      expiry = type(signal) == "number" and detail or timeout and core.moment(timeout, 1, name)
+      has_expiry = true
+    end
+    if type(signal) == "number" then
+      accepted = 0
+      local ended = waiting.wait_together(self, expiry, op)
+      err = ended ~= READY and cut(self, op, ended) or nil
+    elseif type(signal) == "string" then
+      return misuse(name, signal, detail)
+    else
+      err = survive(self, signal, expiry, has_collected)
+      has_collected = true
+    end
+    if err then
+      return nil, err
+    end
+    value = accept(self, timeout)
+  end
+  pass_sometimes()
+  return value
+end
+
+function methods.accept(self, timeout)
+  local conn, err = try_accept("accept", "accept", self, timeout)
+  if err ~= nil then
+    return raise(err)
+  end
+  return conn
+end
+
+function methods.try_accept(self, timeout)
+  return try_accept("try_accept", "accept", self, timeout)
+end
+
+--- Iterates over the connections that come, until the listener is closed.
+function methods.connections(self)
+  methods.is_closed(self)
+  return function()
+    local conn, err = try_accept("connections", "connections", self)
+    if err ~= nil and not errors.is_error(err, "closed") then
+      return raise(err)
+    end
+    return conn
+  end
+end
+
+return { methods = methods, close = methods.close }

@@ -1,0 +1,286 @@
+-- Tasks: what runs beside what. How they wait is in loop.lua.
+
+local core, errors, loop, waiting, coroutines = ...
+
+local error, getmetatable, pairs, pcall, rawget, select, setmetatable, tonumber, tostring, type =
+  error, getmetatable, pairs, pcall, rawget, select, setmetatable, tonumber, tostring, type
+local unpack = table.unpack or unpack
+local misuse, raise = errors.misuse, errors.raise
+local cut, moment, now, type_name = core.cut, core.moment, core.now, core.type_name
+local PENDING, outcome = core.PENDING, core.outcome
+local outside, wake = loop.outside, loop.wake
+local READY, CANCELLED = loop.READY, loop.CANCELLED
+
+local _ENV = nil -- luacheck: ignore
+
+local tasks = {}
+
+local Task = { __name = "Task" }
+local methods = {}
+Task.__index = methods
+
+local function is_task(value)
+  return type(value) == "table" and getmetatable(value) == Task
+end
+
+local function check_task(name, self)
+  if not is_task(self) then
+    return misuse(name, "bad self to '", "' (Task expected, got " .. type_name(self) .. "; use ':')")
+  end
+end
+
+local function is_callable(value)
+  local metatable = type(value) ~= "function" and getmetatable(value)
+  return type(value) == "function" or type(metatable) == "table" and rawget(metatable, "__call") ~= nil
+end
+
+--- A function that does what `fn` does when it is called.
+local function function_of(name, position, fn)
+  if type(fn) == "function" then
+    return fn
+  elseif is_callable(fn) then
+    return function(...)
+      return fn(...)
+    end
+  end
+  return misuse(name, "bad argument #" .. position .. " to '", "' (function expected, got " .. type_name(fn) .. ")")
+end
+
+--- When a time limit that begins now ends; nil is none.
+local function expiry_of(name, position, limit)
+  if limit == nil then
+    return nil
+  end
+  local expiry = moment(limit, position, name)
+  if expiry == PENDING then
+    return misuse(name, outcome())
+  end
+  return expiry
+end
+
+---------------------------------------------------------------------------------------------------------------------
+-- One task
+
+function tasks.spawn(fn, ...)
+  return loop.spawn(setmetatable({}, Task), function_of("spawn", 1, fn), false, ...)
+end
+
+function methods.status(self)
+  check_task("status", self)
+  if self.is_cancelled then
+    return "cancelled"
+  elseif self.is_ended then
+    return self.results and "done" or "failed"
+  end
+  return loop.current == self and "running" or "waiting"
+end
+
+--- For good: its current and every later wait ends. If it has not begun, it never will.
+function methods.cancel(self)
+  check_task("cancel", self)
+  if self.is_ended then
+    return
+  end
+  self.is_cancelled = true
+  if self.fn then
+    self.arguments = nil
+    loop.finish(self, true)
+  else
+    wake(self, CANCELLED)
+  end
+end
+
+function Task:__tostring()
+  return ("Task (%s)"):format(methods.status(self))
+end
+
+--- Whether `task` waits, directly or not, for the end of the context that asks.
+local function waits_for(task, context)
+  while task do
+    if task == context then
+      return true
+    end
+    task = task.joins
+  end
+  return false
+end
+
+local function cancelled(task)
+  local err = cut(nil, "join", CANCELLED)
+  err.task = task
+  if task.failure and not errors.is_error(task.failure[1], "cancelled") then
+    err.message = err.message .. ", and failed then: " .. tostring(task.failure[1])
+  end
+  return err
+end
+
+--- How a task ended: whether it succeeded, whether the failure is an error object of this join, what it gave.
+local function result_of(task)
+  if task.is_cancelled then
+    return false, true, cancelled(task)
+  elseif task.failure then
+    return false, false, task.failure[1]
+  end
+  return true, false, unpack(task.results, 1, task.results.n)
+end
+
+local function join(name, self, timeout)
+  check_task(name, self)
+  local expiry = expiry_of(name, 1, timeout)
+  local context = loop.current or outside
+  if waits_for(self, context) then
+    local problem = self == context and "a task cannot wait for itself" or "that task waits for this one"
+    return misuse(name, "bad self to '", "' (" .. problem .. ")")
+  end
+  if not self.is_ended then
+    local waiter, at, on_time = loop.enter("join", expiry)
+    local ended = at
+    if waiter then
+      loop.append(waiter, self)
+      waiter.joins = self
+      ended = loop.park(waiter, "join", at, on_time)
+      waiter.joins = nil
+    end
+    if ended ~= READY then
+      return false, true, cut(nil, "join", ended)
+    end
+  end
+  return result_of(self)
+end
+
+local function give_or_raise(ok, is_own, ...)
+  if ok then
+    return ...
+  elseif is_own then
+    return raise((...))
+  end
+  return error((...), 0)
+end
+
+local function give(ok, _, ...)
+  if not ok then
+    return nil, (...)
+  elseif select("#", ...) == 0 then
+    return true
+  end
+  return ...
+end
+
+function methods.join(self, timeout)
+  return give_or_raise(join("join", self, timeout))
+end
+
+function methods.try_join(self, timeout)
+  return give(join("try_join", self, timeout))
+end
+
+--- What a task that failed has to say, where nobody waits for it.
+function loop.report(task, failure, thread)
+  if task.is_quiet then
+    return
+  end
+  local traceback = errors.traceback(thread, failure)
+  local handler = rawget(tasks.module, "on_error")
+  if handler ~= nil then
+    local ok, problem = pcall(handler, failure, traceback, task)
+    if not ok then
+      core.report("tcp: on_error failed: " .. tostring(problem))
+    end
+  else
+    core.report("tcp: a task failed: " .. tostring(traceback))
+  end
+end
+
+---------------------------------------------------------------------------------------------------------------------
+-- All tasks
+
+local function not_in_a_task(name)
+  if loop.current then
+    return misuse(name, "bad call of '", "' (in a task, where the loop runs already; use spawn and join)")
+  end
+end
+
+--- Until no task is left; with a function, until that one has ended.
+function tasks.run(fn, ...)
+  not_in_a_task("run")
+  if fn ~= nil or select("#", ...) > 0 then
+    local task = loop.spawn(setmetatable({}, Task), function_of("run", 1, fn), false, ...)
+    return give_or_raise(join("run", task))
+  end
+  if not loop.is_alone() then
+    local ended = loop.park_for_all()
+    if ended ~= READY then
+      return raise(cut(nil, "run", ended))
+    end
+  end
+end
+
+--- One round: runs what is ready, waits at most `timeout` seconds for more. Whether tasks are left.
+function tasks.step(timeout)
+  not_in_a_task("step")
+  return loop.step(timeout == nil and 0 or expiry_of("step", 1, timeout))
+end
+
+function tasks.pollfd()
+  local fd = core.loop_fd()
+  if fd == PENDING then
+    return raise((outcome()))
+  end
+  loop.watch_from_outside()
+  return fd
+end
+
+---------------------------------------------------------------------------------------------------------------------
+-- with_timeout: a scope. The scope that ends first of all those around cuts the waits, and only that one reports it.
+
+local function nearer(scope, other)
+  return other and other.expiry <= scope.expiry and other or scope
+end
+
+--- What comes after the function: the results, or who is to blame.
+local function leave(context, scope, ok, ...)
+  context.scope = scope.parent
+  if not scope.has_struck then
+    return ok, false, ...
+  end
+  local err = errors.new("timeout", "with_timeout", ("timed out after %s s"):format(tostring(scope.seconds)))
+  if not ok and not errors.is_error((...), "cancelled") then
+    err.message = err.message .. ", and failed then: " .. tostring((...))
+  end
+  return false, true, err
+end
+
+local function with_timeout(name, seconds, fn, ...)
+  local expiry = moment(seconds, 1, name)
+  if expiry == PENDING then
+    return misuse(name, outcome())
+  end
+  fn = function_of(name, 2, fn)
+  local context = loop.current or outside
+  local scope = { expiry = expiry or 1 / 0, parent = context.scope, seconds = tonumber(seconds) }
+  scope.nearest = nearer(scope, context.scope and context.scope.nearest)
+  context.scope = scope
+  return leave(context, scope, coroutines.pcall(fn, ...))
+end
+
+function tasks.with_timeout(seconds, fn, ...)
+  return give_or_raise(with_timeout("with_timeout", seconds, fn, ...))
+end
+
+function tasks.try_with_timeout(seconds, fn, ...)
+  return give(with_timeout("try_with_timeout", seconds, fn, ...))
+end
+
+---------------------------------------------------------------------------------------------------------------------
+
+--- Puts the functions into the module.
+function tasks.install(module)
+  tasks.module = module
+  for _, name in pairs { "spawn", "run", "step", "pollfd", "with_timeout", "try_with_timeout" } do
+    module[name] = tasks[name]
+  end
+  module.sleep, module.now = waiting.sleep, now
+  module.wrap, module.pcall = coroutines.wrap, coroutines.pcall
+end
+
+return tasks
