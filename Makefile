@@ -2,7 +2,7 @@
 
 LUAS = lua5.1 lua5.2 lua5.3 lua5.4 luajit
 
-.PHONY: all demo test lint clean setup setup-demo bench-json
+.PHONY: all demo test lint clean setup setup-demo bench-json bench-echo
 
 all: demo
 
@@ -24,6 +24,10 @@ lint: setup
 # JSON against lua-cjson, the two in turn.
 bench-json: setup
 	tools/bench-json.sh
+
+# Echo servers in tasks against luv, cqueues and one epoll loop, in turn.
+bench-echo: setup
+	tools/bench-echo.sh
 
 # Installs what is missing, or says what it is.
 setup:

@@ -4,6 +4,8 @@
 //! moves to the front only when room at the back has run out. It grows as bytes arrive, never because
 //! somebody claimed that they will.
 
+use std::cell::Cell;
+
 use crate::error::Error;
 
 #[derive(Default)]
@@ -21,6 +23,11 @@ const FIRST_ROOM: usize = 8 * 1024;
 /// A buffer larger than this is given back as soon as it is empty.
 const KEPT: usize = 64 * 1024;
 
+thread_local! {
+    /// A buffer that was given back, for the next connection that reads.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 impl Buffer {
     /// Room for at least `wanted` bytes behind what is there. Grows by doubling, so that the cost of a long
     /// read stays linear. What a peer sends must not end the process: want of memory is an error.
@@ -30,6 +37,9 @@ impl Buffer {
             self.bytes.copy_within(self.start..self.end, 0);
             self.end -= self.start;
             self.start = 0;
+        }
+        if self.bytes.is_empty() && wanted <= FIRST_ROOM {
+            self.bytes = SPARE.take();
         }
         if self.bytes.len() - self.end < wanted {
             let doubled = (self.bytes.len() * 2).max(FIRST_ROOM);
@@ -62,7 +72,10 @@ impl Buffer {
     /// Gives the memory back while nothing is in it.
     pub fn release_if_empty(&mut self) {
         if self.len() == 0 {
-            self.bytes = Vec::new();
+            let bytes = std::mem::take(&mut self.bytes);
+            if bytes.len() == FIRST_ROOM {
+                SPARE.set(bytes);
+            }
         }
     }
 

@@ -17,6 +17,7 @@ use mlua::UserDataRefMut;
 use mlua::UserDataRegistry;
 use mlua::Value;
 
+use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::error::Kind;
 use crate::lua::args::Misuse;
@@ -26,6 +27,7 @@ use crate::lua::reply;
 use crate::lua::reply::Failure;
 use crate::net::connection;
 use crate::net::remains;
+use crate::step::Interest;
 use crate::step::Step;
 
 pub struct Connection {
@@ -160,12 +162,15 @@ pub fn reading<R: IntoLua + 'static>(
             return match step(&mut it.net, &call, &mut renews) {
                 Ok(Step::Ready(value)) => Ok(reply::done(value)),
                 Ok(Step::Wait(interest)) => {
-                    let now = Instant::now();
                     let limit = call.timeout.unwrap_or(it.net.reading.timeout);
+                    let now = Instant::now();
                     let expiry = it.net.reading.expiry(now, limit);
                     // Who has no time to wait is told what the system knows, not what was known before.
                     if it.net.took_word() && expiry.passed(now) {
                         continue;
+                    }
+                    if interest == Interest::Read && expiry == Deadline::NEVER {
+                        return Ok(reply::waits());
                     }
                     Ok(reply::waiting(lua, interest, expiry, Value::Boolean(renews)))
                 }

@@ -61,10 +61,7 @@ fn position(lua: &Lua) -> Option<String> {
 }
 
 /// Step: a whole number of at least 1 at a position; infinity is no limit.
-fn limit(
-    lua: &Lua,
-    (value, position, op): (mlua::Value, usize, String),
-) -> mlua::Result<reply::Reply<f64>> {
+fn limit(lua: &Lua, (value, position, op): (mlua::Value, usize, String)) -> mlua::Result<reply::Reply<f64>> {
     let number = match Place::Argument(position).limit(lua, &value, 1) {
         Ok(usize::MAX) => Ok(f64::INFINITY),
         other => other.map(|number| number as f64),

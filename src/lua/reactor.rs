@@ -38,15 +38,17 @@ pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
     timing(lua, core, &reactor)?;
     #[cfg(feature = "lua51")]
     core.raw_set("can_suspend", lua.create_function(super::boundary::can_suspend)?)?;
-    core.raw_set("report", lua.create_function(|_, text: mlua::LuaString| {
-        eprintln!("{}", text.to_string_lossy());
-        Ok(())
-    })?)
+    core.raw_set(
+        "report",
+        lua.create_function(|_, text: mlua::LuaString| {
+            eprintln!("{}", text.to_string_lossy());
+            Ok(())
+        })?,
+    )
 }
 
 fn watching(lua: &Lua, core: &Table, reactor: &Rc<Reactor>) -> mlua::Result<()> {
     let own = Rc::clone(reactor);
-    // The slot; nil if there is nothing to wait for. A dial also says when to look at it anyway.
     let watch = move |_: &Lua, target: AnyUserData| watch(&own, &target);
     core.raw_set("watch", lua.create_function(watch)?)?;
 
@@ -61,36 +63,48 @@ fn watching(lua: &Lua, core: &Table, reactor: &Rc<Reactor>) -> mlua::Result<()> 
     core.raw_set("registrations", lua.create_function(move |_, ()| Ok(own.len()))?)?;
 
     let own = Rc::clone(reactor);
-    core.raw_set("loop_fd", lua.create_function(move |lua, ()| match own.descriptor() {
-        Ok(fd) => Ok(reply::done(fd)),
-        Err(error) => reply::failed(lua, Error::from_io(&error).into(), "pollfd", None),
-    })?)?;
+    core.raw_set(
+        "loop_fd",
+        lua.create_function(move |lua, ()| match own.descriptor() {
+            Ok(fd) => Ok(reply::done(fd)),
+            Err(error) => reply::failed(lua, Error::from_io(&error).into(), "pollfd", None),
+        })?,
+    )?;
 
     let own = Rc::clone(reactor);
-    core.raw_set("set_alarm", lua.create_function(move |_, at: Option<Number>| {
-        // Without it another loop looks at its own pace.
-        Ok(own.set_alarm(from_seconds(at)).is_ok())
-    })?)
+    core.raw_set(
+        "set_alarm",
+        lua.create_function(move |_, at: Option<Number>| {
+            // Without it another loop looks at its own pace.
+            Ok(own.set_alarm(from_seconds(at)).is_ok())
+        })?,
+    )
 }
 
 fn timing(lua: &Lua, core: &Table, reactor: &Rc<Reactor>) -> mlua::Result<()> {
     let timers = Rc::new(std::cell::RefCell::new(Timers::default()));
 
     let own = Rc::clone(&timers);
-    core.raw_set("arm", lua.create_function(move |_, (id, at): (u64, Number)| {
-        if let Some(at) = from_seconds(Some(at)).moment() {
-            own.borrow_mut().arm(id, at);
-        }
-        Ok(())
-    })?)?;
+    core.raw_set(
+        "arm",
+        lua.create_function(move |_, (id, at): (u64, Number)| {
+            if let Some(at) = from_seconds(Some(at)).moment() {
+                own.borrow_mut().arm(id, at);
+            }
+            Ok(())
+        })?,
+    )?;
 
     let own = Rc::clone(&timers);
-    core.raw_set("disarm", lua.create_function(move |_, (id, at): (u64, Number)| {
-        if let Some(at) = from_seconds(Some(at)).moment() {
-            own.borrow_mut().disarm(id, at);
-        }
-        Ok(())
-    })?)?;
+    core.raw_set(
+        "disarm",
+        lua.create_function(move |_, (id, at): (u64, Number)| {
+            if let Some(at) = from_seconds(Some(at)).moment() {
+                own.borrow_mut().disarm(id, at);
+            }
+            Ok(())
+        })?,
+    )?;
 
     let own = Rc::clone(&timers);
     let take_due = move |_: &Lua, ()| Ok(own.borrow_mut().take_due(Instant::now()));
@@ -104,21 +118,27 @@ fn timing(lua: &Lua, core: &Table, reactor: &Rc<Reactor>) -> mlua::Result<()> {
 
     let reactor = Rc::clone(reactor);
     // Waits for a change or a timer, at most until `limit`; zero does not wait.
-    core.raw_set("wait_for_any", lua.create_function(move |_, limit: Option<Number>| {
-        let deadline = from_seconds(limit).earliest(timers.borrow().next());
-        match reactor.wait(deadline) {
-            Ok(Woken::Early) => Ok(INTERRUPTED),
-            Ok(Woken::Ready | Woken::TimedOut) => Ok(CAME),
-            Err(error) => Err(mlua::Error::external(error)),
-        }
-    })?)
+    core.raw_set(
+        "wait_for_any",
+        lua.create_function(move |_, limit: Option<Number>| {
+            let deadline = from_seconds(limit).earliest(timers.borrow().next());
+            match reactor.wait(deadline) {
+                Ok(Woken::Early) => Ok(INTERRUPTED),
+                Ok(Woken::Ready | Woken::TimedOut) => Ok(CAME),
+                Err(error) => Err(mlua::Error::external(error)),
+            }
+        })?,
+    )
 }
 
-type Watched = (Option<Integer>, Option<Number>);
+/// The slot, when to look anyway, and whether the target keeps the slot as long as it is open.
+type Watched = (Option<Integer>, Option<Number>, bool);
 
 fn watch(reactor: &Rc<Reactor>, target: &AnyUserData) -> mlua::Result<Watched> {
     let mut wake = Deadline::NEVER;
+    let mut is_lasting = false;
     let slot = if let Ok(mut it) = target.borrow_mut::<Connection>() {
+        is_lasting = true;
         it.net.watch(reactor)
     } else if let Ok(mut it) = target.borrow_mut::<Listener>() {
         it.net.watch(reactor)
@@ -131,13 +151,13 @@ fn watch(reactor: &Rc<Reactor>, target: &AnyUserData) -> mlua::Result<Watched> {
         Some(target.borrow_mut::<Remains>()?.0.watch(reactor))
     };
     let slot = match slot {
+        Some(Ok(slot)) => return Ok((Some(slot as Integer), to_seconds(wake), is_lasting)),
         None => None,
-        Some(Ok(slot)) => Some(slot as Integer),
         // A regular file has nothing to wait for.
         Some(Err(error)) if error.kind() == std::io::ErrorKind::PermissionDenied => None,
         Some(Err(_)) => Some(CANNOT),
     };
-    Ok((slot, to_seconds(wake)))
+    Ok((slot, to_seconds(wake), false))
 }
 
 /// The error of an operation on `target` (nil: on nothing outside) that ends because of `cause`.

@@ -27,8 +27,9 @@ pub type Reply<R> = Either<R, LightUserData>;
 
 type Outcome = (Value, Value, Value);
 
-/// The address of this stands for "not done", in every state alike.
+/// The addresses of these stand for "not done", and for the commonest outcome of that, in every state alike.
 static PENDING: u8 = 0;
+static WAITS: u8 = 1;
 
 /// What the steps of this state that were not done have to tell, the last one on top. A debug hook that uses the
 /// module may run between a step and its `outcome`: what it adds it also takes. If it raises instead, the
@@ -42,12 +43,13 @@ const KEPT: usize = 16;
 /// Adds to `core`: `PENDING` and `outcome`.
 pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
     lua.set_app_data(Pending::default());
-    core.raw_set("PENDING", mark())?;
+    core.raw_set("PENDING", mark(&PENDING))?;
+    core.raw_set("WAITS", mark(&WAITS))?;
     core.raw_set("outcome", lua.create_function(|lua, ()| Ok(take(lua)))?)
 }
 
-fn mark() -> LightUserData {
-    LightUserData((&raw const PENDING).cast::<c_void>().cast_mut())
+fn mark(of: &'static u8) -> LightUserData {
+    LightUserData((&raw const *of).cast::<c_void>().cast_mut())
 }
 
 fn take(lua: &Lua) -> Outcome {
@@ -63,7 +65,7 @@ fn pending<R>(lua: &Lua, outcome: Outcome) -> Reply<R> {
         }
         outcomes.push(outcome);
     }
-    Either::Right(mark())
+    Either::Right(mark(&PENDING))
 }
 
 /// The result of a step that has none to give: nil.
@@ -107,6 +109,11 @@ impl From<mlua::Error> for Failure {
 
 pub fn done<R>(value: R) -> Reply<R> {
     Either::Left(value)
+}
+
+/// It has to wait until there is something to read, without a limit and without more to tell: no outcome is kept.
+pub fn waits<R>() -> Reply<R> {
+    Either::Right(mark(&WAITS))
 }
 
 pub fn waiting<R>(lua: &Lua, interest: Interest, expiry: Deadline, more: Value) -> Reply<R> {

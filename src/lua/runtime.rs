@@ -22,7 +22,8 @@ pub struct Runtime {
 }
 
 pub fn load(lua: &Lua, core: &Table) -> mlua::Result<Runtime> {
-    let run = |(name, source): (&str, &'static str)| lua.load(source).set_name(format!("{CHUNK_PREFIX}{name}"));
+    let run =
+        |(name, source): (&str, &'static str)| lua.load(source).set_name(format!("{CHUNK_PREFIX}{name}"));
     let errors: Table = run(chunk!("errors.lua")).call(core)?;
     let signals: Table = run(chunk!("signals.lua")).call(core)?;
     let looping: Table = run(chunk!("loop.lua")).call((core, &errors, &signals))?;

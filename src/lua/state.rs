@@ -91,7 +91,8 @@ fn closing(lua: &Lua, core: &Table) -> mlua::Result<()> {
         Ok(remains.map(|it| lua.create_any_userdata(Remains(it))).transpose()?)
     })?;
     // Where the loop tells of it, if it is watched; nil for anything else.
-    let slot = |_: &Lua, it: Either<UserDataRef<Connection>, Value>| Ok(it.left().and_then(|it| it.net.slot()));
+    let slot =
+        |_: &Lua, it: Either<UserDataRef<Connection>, Value>| Ok(it.left().and_then(|it| it.net.slot()));
     core.raw_set("slot", lua.create_function(slot)?)?;
     core.raw_set("patience", PATIENCE.as_secs_f64())?;
     core.raw_set(

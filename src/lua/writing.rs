@@ -31,7 +31,6 @@ use crate::net::connection::Cut;
 use crate::net::connection::Piece;
 use crate::net::connection::Ticket;
 use crate::net::connection::Written;
-use crate::step::Interest;
 use crate::step::Step;
 
 /// A packet's scratch memory larger than this is not kept.
@@ -92,11 +91,7 @@ fn writing(
         };
         match step(lua, &mut it, first, others) {
             Ok(Written::Whole(sent)) => Ok(reply::done(sent)),
-            Ok(Written::Queued(ticket)) => {
-                let interest = match it.net.front_write() == Some(ticket) {
-                    true => Interest::Write,
-                    false => Interest::Turn,
-                };
+            Ok(Written::Queued(ticket, interest)) => {
                 Ok(reply::waiting(lua, interest, expiry(&it), Value::Integer(ticket as Integer)))
             }
             Err(failure) => reply::failed(lua, failure.of_write(), name, Some(it.net.peer())),
@@ -152,12 +147,14 @@ fn send_some(lua: &Lua, it: &mut Connection, data: Value, mut others: MultiValue
     };
     let Some(rest) = bytes.get(first - 1..) else {
         let length = bytes.len();
-        return Err(Place::Argument(2)
-            .misuse(format!("{first} is past the end of {length} bytes"))
-            .into());
+        return Err(Place::Argument(2).misuse(format!("{first} is past the end of {length} bytes")).into());
     };
     Ok(it.net.write(&[IoSlice::new(rest)], Cut::Some, || {
-        vec![if rest.len() < LARGE { Box::new(rest.to_vec()) } else { Box::new(Tail(data.as_bytes(), first - 1)) }]
+        vec![if rest.len() < LARGE {
+            Box::new(rest.to_vec())
+        } else {
+            Box::new(Tail(data.as_bytes(), first - 1))
+        }]
     })?)
 }
 

@@ -89,8 +89,8 @@ impl Time {
 pub enum Written {
     /// So many bytes of it have left; all of them, unless some were enough.
     Whole(usize),
-    /// The rest waits for its turn.
-    Queued(Ticket),
+    /// The rest waits.
+    Queued(Ticket, Interest),
 }
 
 impl Connection {
@@ -149,11 +149,11 @@ impl Connection {
         let stream = self.stream.as_mut().ok_or_else(Error::closed_here)?;
         stream.check_output().map_err(|error| error.with_written(0))?;
         let total: usize = slices.iter().map(|slice| slice.len()).sum();
-        let mut sent = 0;
+        let (mut sent, mut interest) = (0, Interest::Turn);
         if self.outbox.is_empty() && total > 0 {
-            let step = stream.send(slices, &mut self.buffer).map_err(|error| error.with_written(0))?;
-            if let Step::Ready(count) = step {
-                sent = count;
+            match stream.send(slices, &mut self.buffer).map_err(|error| error.with_written(0))? {
+                Step::Ready(count) => (sent, interest) = (count, Interest::Write),
+                Step::Wait(wait) => interest = wait,
             }
         }
         if sent == total || cut == Cut::Some && sent > 0 {
@@ -161,7 +161,7 @@ impl Connection {
             return Ok(Written::Whole(sent));
         }
         self.writing.waits_for = Some(Interest::Write);
-        Ok(Written::Queued(self.outbox.push(pieces(), sent, cut)))
+        Ok(Written::Queued(self.outbox.push(pieces(), sent, cut), interest))
     }
 
     /// As `write`, for bytes that last already.
@@ -171,7 +171,7 @@ impl Connection {
         let ticket = self.outbox.push(pieces, 0, cut);
         Ok(match self.continue_write(ticket, &mut false)? {
             Step::Ready(sent) => Written::Whole(sent),
-            Step::Wait(_) => Written::Queued(ticket),
+            Step::Wait(interest) => Written::Queued(ticket, interest),
         })
     }
 

@@ -66,7 +66,9 @@ impl Listen {
     pub fn step(&mut self) -> Result<Option<Listener>, Error> {
         let port = self.port.unwrap_or_default();
         match std::mem::replace(&mut self.state, State::Over) {
-            State::Start(Place::Everywhere) => self.finish(listener::Listener::bind_all(port, &self.options), None),
+            State::Start(Place::Everywhere) => {
+                self.finish(listener::Listener::bind_all(port, &self.options), None)
+            }
             State::Start(Place::At(Host::Ip(ip))) => {
                 self.finish(listener::Listener::bind(&SocketAddr::new(ip, port), &self.options), None)
             }
@@ -235,6 +237,7 @@ fn closed() -> Error {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::io::Write;
     use std::net::TcpStream;
     use std::os::unix::net::UnixListener;
     use std::os::unix::net::UnixStream;
@@ -298,9 +301,13 @@ mod tests {
     fn closing_with_unread_input_resets_nothing_until_the_peer_has_ended() {
         let mut listener = listen("127.0.0.1", ListenOptions::default()).unwrap();
         let mut client = TcpStream::connect(("127.0.0.1", listener.address().port().unwrap())).unwrap();
-        std::io::Write::write_all(&mut client, b"more than is read").unwrap();
+        client.write_all(b"more than is read").unwrap();
         let Step::Ready(mut connection) = listener.accept().unwrap() else { panic!("nothing came") };
-        let written = connection.write(&[io::IoSlice::new(b"answer")], crate::net::connection::Cut::MayContinue, Vec::new);
+        let written = connection.write(
+            &[io::IoSlice::new(b"answer")],
+            crate::net::connection::Cut::MayContinue,
+            Vec::new,
+        );
         assert!(written.is_ok());
         let mut remains = connection.close().unwrap();
         assert_eq!(remains.step(), Step::Wait(Interest::Read));

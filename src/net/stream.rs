@@ -69,7 +69,9 @@ impl Stream {
     pub fn new(source: Source, registration: Option<Registration>) -> Self {
         let output = match source {
             Source::Socket(_) => Direction::Open,
-            Source::Stdin(_) => Direction::Failed(Error::new(Kind::Closed, "standard input is for reading only")),
+            Source::Stdin(_) => {
+                Direction::Failed(Error::new(Kind::Closed, "standard input is for reading only"))
+            }
         };
         Self { source, input: Direction::Open, output, registration, spent: 0, took_word: false }
     }

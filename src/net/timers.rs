@@ -55,7 +55,10 @@ mod tests {
         timers.arm(3, at(1));
         assert_eq!(timers.next(), Deadline::at(at(1)));
         assert_eq!(timers.take_due(now), None);
-        assert_eq!((timers.take_due(at(1)), timers.take_due(at(1)), timers.take_due(at(1))), (Some(2), Some(3), None));
+        assert_eq!(
+            (timers.take_due(at(1)), timers.take_due(at(1)), timers.take_due(at(1))),
+            (Some(2), Some(3), None)
+        );
         timers.disarm(1, at(2));
         assert_eq!((timers.len(), timers.next()), (0, Deadline::NEVER));
     }

@@ -4,15 +4,16 @@
 -- time. `enter` says whether it may, its place is linked (a slot of the reactor, a list, …), and `park` comes back
 -- with the outcome once `wake` has given one. The loop itself runs where code outside tasks waits, never in a task.
 --
--- A context's fields while it waits: `op`, `expiry`, `on_time` (the outcome when time is up), `links` and `key` or
--- `list` (where it is linked), `is_parked`. Beyond a single wait: `reads` (the connection it reads from), `writes`
--- and `ticket` (a queued write of its own), `scope` (the innermost with_timeout), `armed` (its timer).
+-- A context's fields while it waits: `op`, `expiry`, `on_time` (the outcome when time is up), `is_parked`, and where it
+-- is linked: `is_alone_at` or `links` with `key`, or `list`. Beyond a single wait: `reads` (the connection it reads
+-- from), `writes` and `ticket` (a queued write of its own), `scope` (the innermost with_timeout), `armed` (its timer).
 
 local core, errors, signals = ...
 
-local collectgarbage, create, next, pcall, error, running, resume, select, setmetatable, status, type, yield =
-  collectgarbage, coroutine.create, next, pcall, error, coroutine.running, coroutine.resume, select, setmetatable,
-  coroutine.status, type, coroutine.yield
+local collectgarbage, error, next, pcall, select, setmetatable, type =
+  collectgarbage, error, next, pcall, select, setmetatable, type
+local create, resume, running, status, yield =
+  coroutine.create, coroutine.resume, coroutine.running, coroutine.status, coroutine.yield
 local isyieldable = coroutine.isyieldable
 local unpack = table.unpack or unpack
 local getinfo = core.debug and core.debug.getinfo
@@ -73,16 +74,8 @@ local is_watched = false
 ---------------------------------------------------------------------------------------------------------------------
 -- Where a context waits
 
---- Waits for the descriptor of a slot, alone.
-function loop.link(context, links, slot)
-  context.links, context.key = links, slot
-  links[slot] = context
-  watching = watching + 1
-  context.is_watching = true
-end
-
 --- Waits where only another context can come: `links[key]` is the place.
-function loop.link_quietly(context, links, key)
+function loop.link(context, links, key)
   context.links, context.key = links, key
   links[key] = context
 end
@@ -125,7 +118,11 @@ end
 
 local function unlink(context)
   local links, list = context.links, context.list
-  if links then
+  if context.is_alone_at then
+    context.is_alone_at[context.key] = nil
+    context.is_alone_at = nil
+    watching = watching - 1
+  elseif links then
     links[context.key] = nil
     context.links = nil
   elseif list then
@@ -167,9 +164,6 @@ loop.release = release
 local function arm(context, expiry)
   local before = context.armed
   if before then
-    if before <= expiry then
-      return
-    end
     disarm_timer(context.id, before)
   else
     armed = armed + 1
@@ -195,16 +189,12 @@ end
 ---------------------------------------------------------------------------------------------------------------------
 -- Waking
 
-local function raise_alarm()
-  if is_watched and not looping then
-    core.set_alarm(0)
-  end
-end
-
 local function make_ready(task)
   ready_count = ready_count + 1
   ready[ready_count] = task
-  raise_alarm()
+  if is_watched and not looping then
+    core.set_alarm(0)
+  end
 end
 
 loop.make_ready = make_ready
@@ -223,7 +213,25 @@ loop.wake = wake
 
 --- Wakes whoever waits on a slot, or in a list.
 local function wake_all(waiter)
-  if waiter.is_parked then
+  if waiter.is_alone_at then
+    -- What `park_at` has linked: the way of nearly every wait.
+    waiter.is_alone_at[waiter.key] = nil
+    waiter.is_alone_at, waiter.is_parked = nil, false
+    watching = watching - 1
+    if waiter.expiry then
+      waiter.expiry = nil
+      timed = timed - 1
+    end
+    waiter.outcome = READY
+    if waiter ~= outside then
+      ready_count = ready_count + 1
+      ready[ready_count] = waiter
+      if is_watched and not looping then
+        core.set_alarm(0)
+      end
+    end
+    return
+  elseif waiter.is_parked then
     return wake(waiter, READY)
   end
   local context = waiter.first
@@ -402,25 +410,16 @@ local function came_back(task, ok, mark, ...)
   return finish(task, ok, mark, ...)
 end
 
-local function run_task(task)
-  if task.is_ended then
-    return
-  end
-  loop.current = task
-  task.is_waiting = false
-  local fn = task.fn
-  if fn then
-    local arguments = task.arguments
-    task.fn, task.arguments = nil, nil
-    return came_back(task, resume(task.thread, unpack(arguments, 1, arguments.n)))
-  end
-  return came_back(task, resume(task.thread))
+local function begin(task)
+  local arguments = task.arguments
+  task.fn, task.arguments = nil, nil
+  return came_back(task, resume(task.thread, unpack(arguments, 1, arguments.n)))
 end
 
 --- Begins a task; `is_quiet`: of the module's own. It runs when the caller next waits.
 function loop.spawn(task, fn, is_quiet, ...)
   task.thread, task.fn, task.arguments = create(fn), fn, pack(...)
-  task.is_waiting, task.is_quiet = true, is_quiet
+  task.is_quiet = is_quiet
   if is_quiet then
     loop.quiet = loop.quiet + 1
   else
@@ -442,7 +441,14 @@ local function run_batch()
     batch_at = at + 1
     local task = batch[at]
     batch[at] = nil
-    run_task(task)
+    if not task.is_ended then
+      loop.current = task
+      if task.fn then
+        begin(task)
+      else
+        came_back(task, resume(task.thread))
+      end
+    end
   end
 end
 
@@ -512,12 +518,13 @@ local function turn(limit)
   end
   local slot, readable, writable = next_ready()
   while slot do
-    local reader, writer = readers[slot], writers[slot]
-    if readable and reader then
-      wake_all(reader)
+    local context = readable and readers[slot]
+    if context then
+      wake_all(context)
     end
-    if writable and writer then
-      wake_all(writer)
+    context = writable and writers[slot]
+    if context then
+      wake_all(context)
     end
     slot, readable, writable = next_ready()
   end
@@ -576,12 +583,11 @@ function loop.pass()
   local task = loop.current
   if task then
     make_ready(task)
-    task.is_waiting, task.op = true, "sleep"
+    task.op = "sleep"
     if pause() then
       ready[ready_count] = nil
       ready_count = ready_count - 1
     end
-    task.is_waiting = false
   elseif not looping and not loop.is_alone() then
     loop.step(0)
   end
@@ -610,30 +616,61 @@ function loop.enter(op, expiry)
   return context, expiry, on_time
 end
 
---- Waits where the context has been linked.
-function loop.park(context, op, expiry, on_time)
-  context.op, context.outcome, context.is_parked = op, nil, true
-  if expiry then
-    context.expiry, context.on_time = expiry, on_time
-    timed = timed + 1
+local function set_time(context, expiry, on_time)
+  context.expiry, context.on_time = expiry, on_time
+  timed = timed + 1
+  local before = context.armed
+  if not before or before > expiry then
     arm(context, expiry)
   end
-  if context == outside then
-    locked(turn_until_woken)
-  else
-    context.is_waiting = true
-    local problem = pause()
-    context.is_waiting = false
-    if problem then
-      unlink(context)
-      return misplaced(context, op, problem)
-    end
+end
+
+--- What `pause` could not do, and what the outcome means to a scope.
+local function after_pause(context, op, problem)
+  if problem then
+    unlink(context)
+    return misplaced(context, op, problem)
   end
   local result = context.outcome
   if result == OVERDUE then
     context.scope.nearest.has_struck = true
   end
   return result
+end
+
+--- Waits where the context has been linked.
+function loop.park(context, op, expiry, on_time)
+  context.op, context.outcome, context.is_parked = op, nil, true
+  if expiry then
+    set_time(context, expiry, on_time)
+  end
+  if context == outside then
+    return after_pause(context, op, locked(turn_until_woken))
+  end
+  return after_pause(context, op, pause())
+end
+
+--- Waits for the descriptor of a slot, alone.
+function loop.park_at(context, links, slot, op, expiry, on_time)
+  context.is_alone_at, context.key, context.op, context.is_parked = links, slot, op, true
+  links[slot] = context
+  watching = watching + 1
+  if expiry then
+    set_time(context, expiry, on_time)
+  end
+  if context == outside then
+    context.outcome = nil
+    return after_pause(context, op, locked(turn_until_woken))
+  end
+  local thread, problem = running(), "coroutine"
+  if thread == context.thread or wrapped[thread] then
+    problem = suspend()
+  end
+  local result = context.outcome
+  if problem or result ~= READY then
+    return after_pause(context, op, problem)
+  end
+  return READY
 end
 
 --- Waits until no task is left.

@@ -1,17 +1,18 @@
 -- The methods of a connection, made from Rust's steps. Each fallible operation is defined once and exists
 -- twice: `x` raises what `try_x` returns.
 --
--- A step gives its result, or PENDING: then `outcome()` tells what it has come to (src/lua/reply.rs).
+-- A step gives its result, or PENDING: then `outcome()` tells what it has come to (src/lua/reply.rs). A step that reads
+-- may also give WAITS: it has to wait until there is something to read, as long as it takes.
 
 local core, errors, loop, waiting = ...
 
 local pairs, type = pairs, type
 local raise, misuse = errors.raise, errors.misuse
 local wait, wait_for_turn = waiting.wait, waiting.wait_for_turn
-local PASS, TURN = waiting.PASS, waiting.TURN
+local READ, PASS, TURN = waiting.READ, waiting.PASS, waiting.TURN
 local outside, pass, reading = loop.outside, loop.pass, loop.reading
 local READY = loop.READY
-local PENDING, outcome = core.PENDING, core.outcome
+local PENDING, WAITS, outcome = core.PENDING, core.WAITS, core.outcome
 local busy, cut, write_cut, write_on = core.busy, core.cut, core.write_cut, core.write_on
 
 local _ENV = nil -- luacheck: ignore
@@ -26,42 +27,52 @@ local function failed(name, signal, detail)
   return nil, signal
 end
 
---- Goes on with a step that did not succeed at once. `op` is the operation's name in errors.
-local function settle(name, op, step, self, a, b, c)
-  local signal, expiry = outcome()
-  local detail = expiry
-  while type(signal) == "number" do
-    if signal == PASS then
-      pass()
-    else
-      local ended = wait(self, signal, expiry, op)
-      if ended ~= READY then
-        return nil, cut(self, op, ended)
-      end
-    end
-    local value = step(self, a, b, c)
-    if value ~= PENDING then
-      return value
-    end
-    local renews
-    signal, detail, renews = outcome()
-    if renews then
-      expiry = detail
+--- Goes on with a read that did not succeed at once; nobody else reads from the connection in the meantime. `op` is
+-- the operation's name in errors.
+local function settle(value, name, op, step, self, a, b, c)
+  local signal, expiry, detail = READ, nil, nil
+  if value == PENDING then
+    signal, expiry = outcome()
+    if type(signal) ~= "number" then
+      return failed(name, signal, expiry)
     end
   end
-  return failed(name, signal, detail)
-end
-
---- The same for a read: nobody else reads from the connection in the meantime.
-local function settle_read(name, op, step, self, a, b, c)
   local context = loop.current or outside
   if context.reads then
     loop.release(context)
   end
   context.reads, reading[self] = self, context
-  local value, err = settle(name, op, step, self, a, b, c)
+  local err
+  repeat
+    if signal == PASS then
+      pass()
+    else
+      local ended = wait(self, signal, expiry, op)
+      if ended ~= READY then
+        err = cut(self, op, ended)
+        break
+      end
+    end
+    value = step(self, a, b, c)
+    if value == WAITS then
+      signal = READ
+    elseif value == PENDING then
+      local renews
+      signal, detail, renews = outcome()
+      if renews then
+        expiry = detail
+      end
+    else
+      signal = nil
+    end
+  until type(signal) ~= "number"
   context.reads, reading[self] = nil, nil
-  return value, err
+  if err ~= nil then
+    return nil, err
+  elseif signal ~= nil then
+    return failed(name, signal, detail)
+  end
+  return value
 end
 
 --- Whether somebody else is in the middle of a read. What an interrupted one of its own has left is forgotten.
@@ -74,33 +85,7 @@ local function is_busy(self)
   return true
 end
 
---- Defines `name` and `try_name` around a step with at most three arguments after its first.
-local function define(target, name, step)
-  local try_name = "try_" .. name
-
-  target[name] = function(self, a, b, c)
-    local value = step(self, a, b, c)
-    if value ~= PENDING then
-      return value
-    end
-    local err
-    value, err = settle(name, name, step, self, a, b, c)
-    if err ~= nil then
-      return raise(err)
-    end
-    return value
-  end
-
-  target[try_name] = function(self, a, b, c)
-    local value = step(self, a, b, c)
-    if value ~= PENDING then
-      return value
-    end
-    return settle(try_name, name, step, self, a, b, c)
-  end
-end
-
---- The same for a read.
+--- Defines `name` and `try_name` around a step that reads, with at most three arguments after its first.
 local function define_read(target, name, step)
   local try_name = "try_" .. name
 
@@ -109,11 +94,11 @@ local function define_read(target, name, step)
       return raise(busy(self, name))
     end
     local value = step(self, a, b, c)
-    if value ~= PENDING then
+    if value ~= WAITS and value ~= PENDING then
       return value
     end
     local err
-    value, err = settle_read(name, name, step, self, a, b, c)
+    value, err = settle(value, name, name, step, self, a, b, c)
     if err ~= nil then
       return raise(err)
     end
@@ -125,10 +110,32 @@ local function define_read(target, name, step)
       return nil, busy(self, name)
     end
     local value = step(self, a, b, c)
+    if value ~= WAITS and value ~= PENDING then
+      return value
+    end
+    return settle(value, try_name, name, step, self, a, b, c)
+  end
+end
+
+--- Defines `name` and `try_name` around a step that never waits.
+local function define(target, name, step)
+  local try_name = "try_" .. name
+
+  target[name] = function(self, a, b)
+    local value = step(self, a, b)
     if value ~= PENDING then
       return value
     end
-    return settle_read(try_name, name, step, self, a, b, c)
+    local _, err = failed(name, outcome())
+    return raise(err)
+  end
+
+  target[try_name] = function(self, a, b)
+    local value = step(self, a, b)
+    if value ~= PENDING then
+      return value
+    end
+    return failed(try_name, outcome())
   end
 end
 
@@ -139,12 +146,12 @@ local function define_silent(target, name, step)
   define(scratch, name, step)
   local raising, trying = scratch[name], scratch[try_name]
 
-  target[name] = function(self, a, b, c)
-    raising(self, a, b, c)
+  target[name] = function(self, a, b)
+    raising(self, a, b)
   end
 
-  target[try_name] = function(self, a, b, c)
-    local _, err = trying(self, a, b, c)
+  target[try_name] = function(self, a, b)
+    local _, err = trying(self, a, b)
     if err ~= nil then
       return nil, err
     end

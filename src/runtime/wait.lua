@@ -8,7 +8,8 @@ local block, cut, front_write, moment, now, watch =
   core.block, core.cut, core.front_write, core.moment, core.now, core.watch
 local PENDING, outcome = core.PENDING, core.outcome
 local outside, readers, writers = loop.outside, loop.readers, loop.writers
-local enter, is_alone, link, park, pass, wake = loop.enter, loop.is_alone, loop.link, loop.park, loop.pass, loop.wake
+local enter, is_alone, park, park_at, pass, wake =
+  loop.enter, loop.is_alone, loop.park, loop.park_at, loop.pass, loop.wake
 local READY, TIMED_OUT, OVERDUE = loop.READY, loop.TIMED_OUT, loop.OVERDUE
 local WRITE = 1
 -- `watch` cannot have a descriptor watched now: it is tried again and again.
@@ -41,27 +42,43 @@ end
 local function wait_watching(context, list, links, slot, look, op, expiry, on_time)
   if slot == CANNOT then
     look = now() + PACE
-  elseif list then
-    loop.append_watching(context, list, slot)
-  else
-    link(context, links, slot)
   end
   if look and not (expiry and expiry <= look) then
     -- Time alone makes another step worth while.
     expiry, on_time = look, READY
   end
+  if slot ~= CANNOT and links then
+    return park_at(context, links, slot, op, expiry, on_time)
+  elseif list and slot ~= CANNOT then
+    loop.append_watching(context, list, slot)
+  end
   return park(context, op, expiry, on_time)
 end
 
+-- The slots of connections that have been watched before: they keep them.
+local slots = setmetatable({}, { __mode = "k" })
+
 --- Waits until `target` is worth another step of `op`: READY, or why it ended without that.
 function waiting.wait(target, interest, expiry, op)
-  local context, at, on_time = enter(op, expiry)
+  local context, slot = loop.current, slots[target]
+  if context and slot and not expiry and not context.scope and not context.is_cancelled then
+    return park_at(context, interest == WRITE and writers or readers, slot, op)
+  end
+  local at, on_time
+  context, at, on_time = enter(op, expiry)
   if not context then
     return at
   elseif context == outside and is_alone() then
     return wait_alone(target, interest, at, on_time)
   end
-  local slot, look = watch(target)
+  local look
+  if not slot then
+    local is_lasting
+    slot, look, is_lasting = watch(target)
+    if is_lasting then
+      slots[target] = slot
+    end
+  end
   if not slot then
     pass()
     return READY
@@ -114,7 +131,7 @@ function waiting.wait_for_turn(conn, ticket, expiry, op)
     here = {}
     turns[conn] = here
   end
-  loop.link_quietly(context, here, ticket)
+  loop.link(context, here, ticket)
   return park(context, op, at, on_time)
 end
 

@@ -84,7 +84,9 @@ impl Listener {
                     let socket = Socket::accepted(socket, !peer.is_unix())?;
                     return Ok(Step::Ready((socket, address(peer))));
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Wait(Interest::Read)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Step::Wait(Interest::Read));
+                }
                 Err(error) if has_left(&error) => {}
                 Err(error) => return Err(error),
             }
