@@ -119,8 +119,10 @@ function commands.test(...)
   for _, word in ipairs { ... } do
     words[#words + 1] = quote(word)
   end
+  -- The specs hold thousands of connections.
+  local limit = "ulimit -S -n 8192 2>/dev/null || ulimit -S -n $(ulimit -H -n); "
   local environment = ("LUA_CPATH=%s TCP_LUA=%s "):format(quote("./" .. folder .. "/?.so;;"), quote(interpreter))
-  run((windows and "" or environment) .. table.concat(words, " "))
+  run((windows and "" or limit .. environment) .. table.concat(words, " "))
 end
 
 local command = commands[arg[1]]

@@ -9,8 +9,6 @@ passed=0
 failed=0
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-# The specs open many descriptors.
-ulimit -S -n "$(ulimit -H -n)" 2>/dev/null
 
 # run TITLE COMMAND...: shows what the command prints and counts what its test runner counted, or else the
 # command itself as one test.

@@ -57,10 +57,14 @@ local function with_script(text, use)
 end
 
 --- Runs a script in an interpreter of its own and gives what it printed, errors included, and ` exit N` if it
---- failed. `prefix` are words of the shell in front.
-function support.child(script, prefix)
+--- failed. `prefix` are words of the shell in front. With `times`, so often, one after the other.
+function support.child(script, prefix, times)
   return with_script(script, function(path)
-    return read_all(("%s %s %s 2>&1 || echo exit $?"):format(prefix or "", LUA, path))
+    local command = ("%s %s %s 2>&1 || echo exit $?"):format(prefix or "", LUA, path)
+    if times then
+      command = ("for i in $(seq %d); do %s; done"):format(times, command)
+    end
+    return read_all(command)
   end)
 end
 

@@ -21,6 +21,9 @@ use crate::lua::writing;
 /// Where the module stands in the registry, so that `tcp` and `tcp.core` are one.
 const MODULE: &str = "tcp.module";
 
+/// Where the specs find the function that counts what is not over yet.
+const COUNTS: &str = "tcp.counts";
+
 /// The module, without touching any global: what `require("tcp.core")` gives.
 pub fn load(lua: &Lua) -> mlua::Result<Table> {
     if let Value::Table(module) = lua.named_registry_value(MODULE)? {
@@ -43,6 +46,7 @@ pub fn load(lua: &Lua) -> mlua::Result<Table> {
     let runtime = runtime::load(lua, &core)?;
     connection::register(lua, &runtime.connection)?;
     listener::register_type(lua, &runtime.listener)?;
+    lua.set_named_registry_value(COUNTS, &runtime.counts)?;
     lua.set_named_registry_value(MODULE, &runtime.module)?;
     Ok(runtime.module)
 }

@@ -14,11 +14,12 @@ macro_rules! chunk {
     };
 }
 
-/// The module's table, and what the metatables of connections and listeners need.
+/// The module's table, what the metatables of connections and listeners need, and what the specs count with.
 pub struct Runtime {
     pub module: Table,
     pub connection: Table,
     pub listener: Table,
+    pub counts: Function,
 }
 
 pub fn load(lua: &Lua, core: &Table) -> mlua::Result<Runtime> {
@@ -33,6 +34,6 @@ pub fn load(lua: &Lua, core: &Table) -> mlua::Result<Runtime> {
     let tasks: Table = run(chunk!("tasks.lua")).call((core, &errors, &looping, &waiting, coroutines))?;
     let queue: Function = run(chunk!("queue.lua")).call((core, &errors, &looping))?;
     let listener = run(chunk!("server.lua")).call((core, &errors, &looping, &waiting, &connection))?;
-    let module = run(chunk!("module.lua")).call((core, &errors, looping, waiting, tasks, queue))?;
-    Ok(Runtime { module, connection, listener })
+    let module = run(chunk!("module.lua")).call((core, &errors, &looping, waiting, tasks, queue))?;
+    Ok(Runtime { module, connection, listener, counts: looping.raw_get("counts")? })
 }

@@ -413,13 +413,19 @@ end
 local function begin(task)
   local arguments = task.arguments
   task.fn, task.arguments = nil, nil
+  if not arguments then
+    return came_back(task, resume(task.thread))
+  end
   return came_back(task, resume(task.thread, unpack(arguments, 1, arguments.n)))
 end
 
 --- Begins a task; `is_quiet`: of the module's own. It runs when the caller next waits.
 function loop.spawn(task, fn, is_quiet, ...)
-  task.thread, task.fn, task.arguments = create(fn), fn, pack(...)
-  task.is_quiet = is_quiet
+  task.thread, task.fn = create(fn), fn
+  if select("#", ...) > 0 then
+    task.arguments = pack(...)
+  end
+  task.is_quiet = is_quiet or nil
   if is_quiet then
     loop.quiet = loop.quiet + 1
   else

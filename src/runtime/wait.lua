@@ -150,23 +150,18 @@ function loop.next_turn(conn)
   end
 end
 
---- Waits for nothing but time; the error if it was cut short.
-local function sleep(expiry)
-  local context, at, on_time = enter("sleep", expiry)
-  if not context then
-    return at
-  elseif context == outside and is_alone() then
-    return wait_alone(nil, 0, at, on_time)
-  end
-  return park(context, "sleep", at, on_time)
-end
-
+--- Waits for nothing but time.
 function waiting.sleep(seconds)
   local expiry = moment(seconds, 1, "sleep")
   if expiry == PENDING then
     return errors.misuse("sleep", outcome())
   end
-  local ended = sleep(expiry)
+  local context, ended, on_time = enter("sleep", expiry)
+  if context == outside and is_alone() then
+    ended = wait_alone(nil, 0, ended, on_time)
+  elseif context then
+    ended = park(context, "sleep", ended, on_time)
+  end
   if ended ~= TIMED_OUT then
     return errors.raise(cut(nil, "sleep", ended))
   end
