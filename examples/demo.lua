@@ -1,22 +1,11 @@
 #!/usr/bin/env lua
--- The module's main job, step by step, against a peer of its own; fails loudly if anything is not as it should be.
+-- The module's main job, step by step, against a server that is a task of the same program; fails loudly if anything
+-- is not as it should be.
 --
 -- Usage: make demo
 
 local tcp = require("tcp")
 local null = tcp.null
-
-local PEER = "build/peer/release/examples/peer"
-
---- Starts the other side: a process that plays `actions` for one connection on a port that it prints.
-local function start_peer(actions)
-  local peer = assert(io.popen(PEER .. " " .. actions, "r"))
-  return peer, assert(tonumber(peer:read("*l"):match("^%d+")), "the peer did not start: run make demo")
-end
-
-local function hex(bytes)
-  return (bytes:gsub(".", function(byte) return ("%02x"):format(byte:byte()) end))
-end
 
 local function step(what, ok, result)
   print(("%-52s %s"):format(what, tostring(result)))
@@ -26,18 +15,24 @@ local function step(what, ok, result)
   end
 end
 
-local answer = '{"status":"ok","values":[1,2,3],"next":null}'
-local peer, port = start_peer(table.concat({
-  "accept",
-  "send", hex("220 ready\r\n"),
-  "read 5",
-  "send", hex("+PONG\r\n"),
-  "read 24",
-  "send", hex(("\0\0\0%c"):format(#answer) .. answer),
-  "read 15",
-  "send", hex("and the rest, up to the end"),
-  "close",
-}, " "))
+local listener = tcp.listen("127.0.0.1", 0)
+local port = listener:local_port()
+step("listen on a port that is free", port > 0, listener:addr())
+
+--- The other side. What it got is what it returns.
+local server = tcp.spawn(function()
+  local got = {}
+  local client = listener:accept()
+  client:write_line("220 ready")
+  got.line = client:read_line()
+  client:write_line("+PONG")
+  got.packet = client:read_json_packet()
+  client:write_json_packet({ status = "ok", values = { 1, 2, 3 }, next = null })
+  got.greeting = client:read(15)
+  client:write("and the rest, up to the end")
+  client:close()
+  return got
+end)
 
 local conn = tcp.connect("localhost", port)
 step("connect to localhost", not conn:is_closed(), conn:remote_addr())
@@ -48,13 +43,10 @@ step("read a line", line == "220 ready", line)
 conn:write("PING\n")
 line = conn:read_line()
 step("write, and read the answer", line == "+PONG", line)
-step("the peer got it", peer:read("*l") == "5" and peer:read(5) == "PING\n", "PING")
 
 conn:write_json_packet({ command = "update" })
-step("write a JSON packet", peer:read("*l") == "24" and peer:read(4) == "\0\0\0\20", peer:read(20))
-
 local value = conn:read_json_packet()
-step("read a JSON packet", value.status == "ok" and #value.values == 3 and value.next == null,
+step("write and read JSON packets", value.status == "ok" and #value.values == 3 and value.next == null,
   tcp.json.encode(value))
 
 local _, err = conn:try_read_line({ timeout = 0.2 })
@@ -62,12 +54,42 @@ step("nothing comes for 0.2 s", tcp.is_error(err, "timeout"), err)
 
 -- The legacy face: the connection that was opened last. "send" and "recv" are globals.
 send("legacy greeting")
-step("send on the last connection", peer:read("*l") == "15", peer:read(15))
 local first = recv()
 local rest = first .. conn:read_str()
-step("recv, and read_str up to the end", rest == "and the rest, up to the end", rest)
+step("send, recv, and read_str up to the end", rest == "and the rest, up to the end", rest)
 conn:close()
-peer:close()
+
+local got = server:join()
+step("join the server's task: what it got", got.line == "PING" and got.packet.command == "update", got.greeting)
+
+-- A hundred clients at the same time, and a task for each of them on the server's side.
+local acceptor = tcp.spawn(function()
+  for _ = 1, 100 do
+    tcp.spawn(function(client)
+      client:write_line(client:read_line():upper())
+      client:close()
+    end, listener:accept())
+  end
+end)
+local clients, answered = {}, 0
+for i = 1, 100 do
+  clients[i] = tcp.spawn(function()
+    local client = tcp.connect("127.0.0.1", port)
+    client:write_line("client " .. i)
+    local answer = client:read_line()
+    client:close()
+    return answer == "CLIENT " .. i
+  end)
+end
+for _, client in ipairs(clients) do
+  answered = answered + (client:join() and 1 or 0)
+end
+acceptor:join()
+step("a hundred clients at the same time", answered == 100, answered .. " answers")
+
+_, err = tcp.try_with_timeout(0.1, function() listener:accept() end)
+step("a time limit over whatever a function does", tcp.is_error(err, "timeout"), err)
+listener:close()
 
 local ok
 ok, err = pcall(connect, "127.0.0.1", port, 5)

@@ -2,7 +2,9 @@
 
 local lfs = require("lfs")
 local peers = require("support.peers")
+local servers = require("support.servers")
 local support = require("support")
+local tcp = require("tcp.core")
 
 local seen = {}
 
@@ -16,11 +18,29 @@ local function run(name, ...)
   return support.child(("arg = { [0] = 'examples/%s', %s } dofile(arg[0])"):format(name, table.concat(words, ", ")))
 end
 
+--- Calls `use` with the port of an example that listens on a port of its own until it is ended.
+local function with_server(name, words, use)
+  seen[name] = true
+  local script = ("arg = { [0] = 'examples/%s', '127.0.0.1', 0, %s } dofile(arg[0])"):format(name,
+    table.concat(words, ", "))
+  support.with_child(script, function(output)
+    use(tonumber(output:read("*l"):match("^listening on 127%.0%.0%.1:(%d+)$")))
+  end)
+end
+
+--- Starts an example whose input is what a command of the shell prints; gives its output as a file.
+local function run_with_input(command, name, ...)
+  seen[name] = true
+  return io.popen(("{ %s; } | %s examples/%s %s 2>&1"):format(command, support.LUA, name,
+    table.concat({ ... }, " ")), "r")
+end
+
 describe("the example", function()
   it("demo shows the main job", function()
     local output = run("demo.lua")
     assert.matches("all is as it should be\n$", output)
-    assert.matches("read a JSON packet +{", output)
+    assert.matches("write and read JSON packets +{", output)
+    assert.matches("a hundred clients at the same time +100 answers\n", output)
   end)
 
   it("http_get asks for a page with the legacy globals", function()
@@ -58,6 +78,76 @@ describe("the example", function()
       assert.equal(printed, run("redis_client.lua", peer.host, peer.port, "GET", "key"))
       assert.equal("*2\r\n$3\r\nGET\r\n$3\r\nkey\r\n", peer:got())
     end
+  end)
+
+  it("echo_server echoes lines to everybody who comes", function()
+    with_server("echo_server.lua", {}, function(port)
+      local conns = {}
+      for i = 1, 5 do
+        conns[i] = tcp.connect("127.0.0.1", port)
+        conns[i]:write_line("hello " .. i)
+      end
+      for i = 5, 1, -1 do
+        assert.equal("hello " .. i, conns[i]:read_line({ timeout = 5 }))
+        conns[i]:close()
+      end
+    end)
+  end)
+
+  it("chat_client and chat_server carry what is typed to all the others", function()
+    with_server("chat_server.lua", {}, function(port)
+      local ann = tcp.connect("127.0.0.1", port, { read_timeout = 5 })
+      ann:write_json_packet({ name = "ann" })
+      -- The keyboard of the client is a pipe that stays open until both have spoken.
+      local bob = run_with_input("printf 'hello\\nall\\n'; sleep 1", "chat_client.lua", "bob", "127.0.0.1", port)
+      assert.same({ name = "bob", text = "has come" }, ann:read_json_packet())
+      ann:write_json_packet({ text = "hello bob" })
+      assert.same({ name = "bob", text = "hello" }, ann:read_json_packet())
+      assert.same({ name = "bob", text = "all" }, ann:read_json_packet())
+      assert.equal("ann: hello bob\n", bob:read("*a"))
+      bob:close()
+      assert.same({ name = "bob", text = "has gone" }, ann:read_json_packet())
+      ann:close()
+    end)
+  end)
+
+  it("chat_server outlives clients that talk nonsense", function()
+    with_server("chat_server.lua", {}, function(port)
+      for _, nonsense in ipairs { "", "\0\0\0\3abc", "\255\255\255\255", "\0\0\0\2{}", "\0\0\0\4null" } do
+        local conn = tcp.connect("127.0.0.1", port)
+        conn:write(nonsense)
+        conn:shutdown("send")
+        assert.equal("", conn:read_str({ timeout = 5 }))
+        conn:close()
+      end
+    end)
+  end)
+
+  it("check_ports tries 200 ports at the same time", function()
+    local listener = tcp.listen("127.0.0.1", 0)
+    local first = math.min(listener:local_port(), 65535 - 199)
+    local began = tcp.now()
+    local output = run("check_ports.lua", "127.0.0.1", first, first + 199)
+    assert.is_true(tcp.now() - began < 5)
+    assert.matches("127%.0%.0%.1:" .. listener:local_port() .. " is open\n", output)
+    local total = 0
+    for count in output:gmatch("\n?(%d+) %l+\n") do
+      total = total + tonumber(count)
+    end
+    assert.equal(200, total, output)
+    listener:close()
+  end)
+
+  it("redis_tasks asks from a hundred tasks over one connection", function()
+    if not servers.find("redis-server") then
+      return pending("redis-server is not installed: apt-get install redis-server")
+    end
+    local server = servers.start("redis-server", function(it)
+      return { "--port", it.port, "--bind", it.host, "--save", "", "--dir", it.dir }
+    end)
+    local output = run("redis_tasks.lua", server.host, server.port, 100)
+    server:stop()
+    assert.equal("100 tasks over one connection, sum of their squares: 338350\n", output)
   end)
 
   it("check_port tells what is wrong", function()

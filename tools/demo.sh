@@ -4,6 +4,5 @@ set -eu
 cd "$(dirname "$0")/.."
 
 tree=build/demo
-cargo build --release --locked --example peer --target-dir build/peer
 luarocks --lua-version 5.4 --tree "$tree" make tcp-dev-1.rockspec
 LUA_CPATH="$tree/lib/lua/5.4/?.so" LUA_PATH="$tree/share/lua/5.4/?.lua" lua5.4 examples/demo.lua

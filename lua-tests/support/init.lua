@@ -34,6 +34,7 @@ end
 
 -- The interpreter that runs the specs: tools/rock.lua tells.
 local LUA = os.getenv("TCP_LUA") or "lua"
+support.LUA = LUA
 
 local function read_all(command)
   local process = assert(io.popen(command, "r"))
