@@ -21,6 +21,7 @@ local PLACES = {
   ["mlua::"] = { "src/lua/", "src/json/", "src/lib.rs" },
   ["serde"] = { "src/json/" },
   ["socket2::"] = { "src/sys/" },
+  ["mio::"] = { "src/sys/" },
   ["nix::"] = { "src/sys/" },
   ["crate::lua"] = { "src/lua/", "src/lib.rs" },
   ["crate::json"] = { "src/lua/", "src/json/" },

@@ -1,106 +1,21 @@
-local tcp = require("tcp.core")
+local misuse = require("support.misuse")
 local support = require("support")
+local tcp = require("tcp.core")
 
 local connect_to = support.connect_to
 local unpack = table.unpack or unpack
-
 local INF, NAN = math.huge, 0 / 0
--- How Lua names this file in positions.
-local SOURCE = debug.getinfo(1, "S").short_src
-
--- A value of every type, by the name that messages have for it.
-local SAMPLES = {
-  boolean = true, number = 5, string = "x", table = {}, ["function"] = print, userdata = io.stdout,
-  thread = coroutine.create(function() end),
-}
-local NOT_STRING = "nil boolean table function userdata thread"
-local NOT_NUMBER = "nil boolean string table function userdata thread"
-
---- Words of `list` that are not among `words`.
-local function without(list, words)
-  return (list:gsub("%a+", function(word)
-    return (" " .. words .. " "):find(" " .. word .. " ", 1, true) and "" or word
-  end))
-end
-
--- A mistake is a table of a value and what is said about it.
-
-local function of_types(types, expected)
-  local mistakes = {}
-  for name in types:gmatch("%a+") do
-    mistakes[#mistakes + 1] = { value = SAMPLES[name], problem = ("%s expected, got %s"):format(expected, name) }
-  end
-  return mistakes
-end
-
-local function join(...)
-  local all = {}
-  for _, list in ipairs { ... } do
-    for _, entry in ipairs(list) do
-      all[#all + 1] = entry
-    end
-  end
-  return all
-end
-
---- Mistakes with whole numbers of at least `least`. `types` are those that are none.
-local function size(least, types)
-  local mistakes = of_types(types or NOT_NUMBER, "number")
-  for _, value in ipairs { 1.5, -0.5, "1.5", NAN, INF, -INF } do
-    mistakes[#mistakes + 1] = { value = value, problem = "number has no integer representation" }
-  end
-  for _, value in ipairs { least - 1, -1, -7, "-7", -1e15 } do
-    local problem = ("number of at least %d expected, got %d"):format(least, value)
-    mistakes[#mistakes + 1] = { value = value, problem = problem }
-  end
-  return mistakes
-end
-
---- The same where infinity is no limit.
-local function limit(least, types)
-  local mistakes = {}
-  for _, mistake in ipairs(size(least, types)) do
-    if mistake.value ~= INF then
-      mistakes[#mistakes + 1] = mistake
-    end
-  end
-  return mistakes
-end
-
-local function seconds(types)
-  return join(of_types(types or NOT_NUMBER, "number"), {
-    { value = -1, problem = "seconds expected, 0 or more, got -1" },
-    { value = -0.5, problem = "seconds expected, 0 or more, got -0.5" },
-    { value = "-1", problem = "seconds expected, 0 or more, got -1" },
-    { value = NAN, problem = "seconds expected, 0 or more, got NaN" },
-    { value = -INF, problem = "seconds expected, 0 or more, got -inf" },
-  })
-end
-
-local function words(expected, types)
-  return join(of_types(types or NOT_STRING, "string"), {
-    { value = "x", problem = expected .. " expected, got 'x'" },
-    { value = "", problem = expected .. " expected, got ''" },
-    { value = 5, problem = expected .. " expected, got '5'" },
-    { value = "\255", problem = "string is not UTF-8" },
-  })
-end
-
-local STRING = of_types(NOT_STRING, "string")
-local BOOLEAN = of_types("nil number string table function userdata thread", "boolean")
-
-local KEEPALIVE = join(of_types("nil table function userdata thread", "boolean or number (idle seconds)"),
-  of_types("string", "number"), {
-    { value = 0, problem = "1 to 32767 seconds expected" },
-    { value = 0.5, problem = "1 to 32767 seconds expected" },
-    { value = 32768, problem = "1 to 32767 seconds expected" },
-    { value = INF, problem = "1 to 32767 seconds expected" },
-    { value = -1, problem = "seconds expected, 0 or more, got -1" },
-    { value = NAN, problem = "seconds expected, 0 or more, got NaN" },
-  })
-
-local OFF_OR_SECONDS = join(of_types("nil boolean table function userdata thread", "false or number (seconds)"),
-  seconds("string"))
+local SAMPLES, NOT_STRING, NOT_NUMBER, without, of_types, join =
+  misuse.SAMPLES, misuse.NOT_STRING, misuse.NOT_NUMBER, misuse.without, misuse.of_types, misuse.join
+local size, limit, words, STRING, BOOLEAN =
+  misuse.size, misuse.limit, misuse.words, misuse.STRING, misuse.BOOLEAN
+local KEEPALIVE, OFF_OR_SECONDS, sorted_keys, case, at, for_this_call =
+  misuse.KEEPALIVE, misuse.OFF_OR_SECONDS, misuse.sorted_keys, misuse.case, misuse.at, misuse.for_this_call
+local READ_NUMBER, OPTIONAL_NUMBER, OPTIONAL_FORMAT, OTHER_FORMATS, TIME, show =
+  misuse.READ_NUMBER, misuse.OPTIONAL_NUMBER, misuse.OPTIONAL_FORMAT, misuse.OTHER_FORMATS, misuse.TIME, misuse.show
+local told, differences, names_of_functions, names_with_cases =
+  misuse.told, misuse.differences, misuse.names_of_functions, misuse.names_with_cases
+local each_form, NO_NUMBER_FROM_TABLE = misuse.each_form, misuse.NO_NUMBER_FROM_TABLE
 
 -- What `set_option` takes, and the mistakes with it.
 local OPTIONS = {
@@ -116,102 +31,6 @@ local OPTIONS = {
   send_buffer = size(1),
   user_timeout = OFF_OR_SECONDS,
 }
-
--- The same for `connect`.
-local CONNECT_OPTIONS = {
-  bind = join(words("'ip' or 'ip:port'"), {
-    { value = "localhost", problem = "'ip' or 'ip:port' expected, got 'localhost'" },
-    { value = "127.0.0.1:", problem = "'ip' or 'ip:port' expected, got '127.0.0.1:'" },
-    { value = "127.0.0.1:65536", problem = "'ip' or 'ip:port' expected, got '127.0.0.1:65536'" },
-    { value = "[127.0.0.1", problem = "'ip' or 'ip:port' expected, got '[127.0.0.1'" },
-  }),
-  family = join(words("'any' or 'ipv4' or 'ipv6'"), {
-    { value = "IPv4", problem = "'any' or 'ipv4' or 'ipv6' expected, got 'IPv4'" },
-  }),
-  keepalive = KEEPALIVE,
-  max_json = limit(0),
-  max_line = limit(0),
-  max_packet = limit(0),
-  newline = STRING,
-  nodelay = BOOLEAN,
-  packet_endian = OPTIONS.packet_endian,
-  read_timeout = seconds(),
-  timeout = seconds(),
-  write_timeout = seconds(),
-}
-
-local function sorted_keys(t)
-  local keys = {}
-  for key in pairs(t) do
-    keys[#keys + 1] = key
-  end
-  table.sort(keys)
-  return keys
-end
-
--- A case is a list of arguments, what the message blames, and the problem with it.
-
-local function case(blamed, problem, ...)
-  return { blamed = blamed, problem = problem, count = select("#", ...), ... }
-end
-
---- Cases of mistakes at a position, after good arguments.
-local function at(position, mistakes, ...)
-  local good = { ... }
-  assert(#good == position - 1)
-  local cases = {}
-  for _, mistake in ipairs(mistakes) do
-    good[position] = mistake.value
-    cases[#cases + 1] = case("argument #" .. position, mistake.problem, unpack(good, 1, position))
-  end
-  return cases
-end
-
---- Cases of mistakes in a table of options after good arguments. `known` has the mistakes of every option.
-local function in_options(known, misspelt, ...)
-  local good = { ... }
-  local position = #good + 1
-  local cases = {}
-  local function add(name, problem, options)
-    good[position] = options
-    cases[#cases + 1] = case(("option '%s'"):format(name), problem, unpack(good, 1, position))
-  end
-  for _, name in ipairs(sorted_keys(known)) do
-    for _, mistake in ipairs(known[name]) do
-      if mistake.value ~= nil then
-        add(name, mistake.problem, { [name] = mistake.value })
-      end
-    end
-  end
-  for wrong, right in pairs(misspelt) do
-    add(wrong, ("did you mean '%s'?"):format(right), { [wrong] = known[right][1].value or SAMPLES.table })
-  end
-  local unknown = "unknown; known are " .. table.concat(sorted_keys(known), ", ")
-  for _, name in ipairs { "xyzzy", "", "a rather long name that nobody would take for another" } do
-    add(name, unknown, { [name] = 1 })
-  end
-  for _, key in ipairs { 1, 1.5, true } do
-    add(tostring(key), unknown, { [key] = 1 })
-  end
-  return cases
-end
-
---- Cases of the last table of a read, after good arguments.
-local function for_this_call(...)
-  return in_options({ timeout = seconds() }, { timout = "timeout", Timeout = "timeout", timeouts = "timeout" }, ...)
-end
-
--- What a read does not take. Its last argument may be a table: then it is for this call.
-local READ_NUMBER = without(NOT_NUMBER, "table")
-local OPTIONAL_NUMBER = without(NOT_NUMBER, "nil table")
-local OPTIONAL_FORMAT = words("'l' or 'L'", without(NOT_STRING, "nil table"))
-local OTHER_FORMATS = {
-  { value = "*l", problem = "'l' or 'L' expected, got '*l'" },
-  { value = "n", problem = "'l' or 'L' expected, got 'n'" },
-  { value = "lL", problem = "'l' or 'L' expected, got 'lL'" },
-}
-local TIME = seconds(without(NOT_NUMBER, "nil"))
-local NO_NUMBER_FROM_TABLE = case("argument #1", "number expected, got nil", { timeout = 1 })
 
 local function option_values()
   local cases = {}
@@ -310,173 +129,12 @@ end
 
 local HERE = "127.0.0.1"
 
-local PORT = join(of_types(NOT_NUMBER, "number"), {
-  { value = "http", problem = "number expected, got string" },
-  { value = 1.5, problem = "number has no integer representation" },
-  { value = "80.5", problem = "number has no integer representation" },
-  { value = NAN, problem = "number has no integer representation" },
-  { value = INF, problem = "number has no integer representation" },
-  { value = -1, problem = "port out of range 0-65535: -1" },
-  { value = 65536, problem = "port out of range 0-65535: 65536" },
-  { value = "70000", problem = "port out of range 0-65535: 70000" },
-  { value = 2 ^ 32 + 80, problem = "port out of range 0-65535: 4294967376" },
-})
-
--- The same for the functions of the module, and of its json.
-local MODULE_FALLIBLE = {
-  connect = join(
-    at(1, join(STRING, {
-      { value = "", problem = "host is empty" },
-      { value = "a\0b", problem = "host contains a zero byte" },
-      { value = "caf\233", problem = "string is not UTF-8" },
-      { value = "[::1", problem = "IPv6 address expected in brackets" },
-      { value = "[]", problem = "IPv6 address expected in brackets" },
-      { value = "[127.0.0.1]", problem = "IPv6 address expected in brackets" },
-      { value = "unix:", problem = "path expected after 'unix:'" },
-      { value = "unix:/a\0b", problem = "path contains a zero byte" },
-    })),
-    at(2, PORT, HERE),
-    at(2, of_types("number string table", "nil (a unix path has no port)"), "unix:/no/such/socket"),
-    at(3, join(of_types("boolean function userdata thread", "number (the timeout) or table (options)"),
-      seconds("string")), HERE, 1),
-    in_options(CONNECT_OPTIONS, {
-      timout = "timeout", Timeout = "timeout", time_out = "timeout", read_timout = "read_timeout", no_delay = "nodelay",
-      keep_alive = "keepalive", newlines = "newline", maxline = "max_line", max_packets = "max_packet",
-      writetimeout = "write_timeout",
-    }, HERE, 1)
-  ),
-}
-
-local MODULE_PLAIN = {
-  is_error = at(2, join(of_types("boolean table function userdata thread", "string"), {
-    { value = "xyzzy", problem = "no kind of error is called 'xyzzy'" },
-    { value = "", problem = "no kind of error is called ''" },
-    { value = 5, problem = "no kind of error is called '5'" },
-    { value = "Closed", problem = "no kind of error is called 'Closed'; did you mean 'closed'?" },
-    { value = "\255", problem = "string is not UTF-8" },
-  }), "any value"),
-  now = {},
-  recv = {},
-  send = at(1, STRING),
-  sleep = at(1, seconds()),
-  traceback = join(at(2, of_types("boolean string table function", "number"), "a message"),
-    at(3, of_types("boolean string table function", "number"), SAMPLES.thread, "a message")),
-}
-
-local JSON_FALLIBLE = {
-  decode = at(1, STRING),
-  encode = join(at(2, of_types("boolean number string function userdata thread", "table (options)"), {}),
-    in_options({ pretty = BOOLEAN }, { prety = "pretty", Pretty = "pretty" }, {})),
-}
-
-local MARKED = join(of_types("nil boolean number string function userdata thread", "table"), {
-  { value = setmetatable({}, {}), problem = "the table has a metatable of its own" },
-})
-local JSON_PLAIN = { array = at(1, MARKED), object = at(1, MARKED) }
-
---- A value as a script would write it.
-local function show(value)
-  if type(value) == "string" then
-    return ("%q"):format(value)
-  elseif type(value) == "table" then
-    local key, inner = next(value)
-    return key == nil and "{}" or ("{ [%s] = %s }"):format(show(key), show(inner))
-  end
-  return (tostring(value):gsub(":? .*", ""))
-end
-
---- What a call says that is misuse, without the position, which has to be that of the call.
-local function told(fn, ...)
-  local line = debug.getinfo(1, "l").currentline + 1
-  local ok, err = pcall(fn, ...)
-  if ok then
-    return "accepted"
-  elseif type(err) ~= "string" then
-    return "not misuse: " .. tostring(err)
-  end
-  local position = ("%s:%d: "):format(SOURCE, line)
-  if err:sub(1, #position) ~= position then
-    return "position " .. position .. " expected in front: " .. err
-  end
-  return err:sub(#position + 1)
-end
-
---- What is wrong with the answers of a function, or of a method of `self`, to its cases. One line each.
-local function differences(fn, name, cases, self)
-  local found = {}
-  for _, it in ipairs(cases) do
-    local expected = ("bad %s to '%s' (%s)"):format(it.blamed, name, it.problem)
-    local answer
-    if self then
-      answer = told(fn, self, unpack(it, 1, it.count))
-    else
-      answer = told(fn, unpack(it, 1, it.count))
-    end
-    if answer ~= expected then
-      local shown = {}
-      for i = 1, it.count do
-        shown[i] = show(it[i])
-      end
-      found[#found + 1] = ("%s(%s): %s\n    instead of %s"):format(name, table.concat(shown, ", "), answer, expected)
-    end
-  end
-  return table.concat(found, "\n")
-end
-
-local function names_of_functions(t)
-  local names = {}
-  for name, value in pairs(t) do
-    if type(value) == "function" then
-      names[#names + 1] = name
-    end
-  end
-  table.sort(names)
-  return names
-end
-
-local function names_with_cases(fallible, plain)
-  local names = {}
-  for name in pairs(fallible) do
-    names[#names + 1] = name
-    names[#names + 1] = "try_" .. name
-  end
-  for name in pairs(plain) do
-    names[#names + 1] = name
-  end
-  table.sort(names)
-  return names
-end
-
---- Calls `use(name, cases)` for every function, in both forms where it has two.
-local function each_form(fallible, plain, use)
-  for _, name in ipairs(names_with_cases(fallible, plain)) do
-    use(name, plain[name] or fallible[name] or fallible[name:gsub("^try_", "")])
-  end
-end
-
 describe("misuse is told by every", function()
-  it("function of the module: each has its cases here", function()
-    assert.same(names_with_cases(MODULE_FALLIBLE, MODULE_PLAIN), names_of_functions(tcp))
-    assert.same(names_with_cases(JSON_FALLIBLE, JSON_PLAIN), names_of_functions(tcp.json))
-  end)
-
   it("method of a connection: each has its cases here", function()
     local conn = connect_to("accept", "stall")
     conn:close()
     local methods = debug.getmetatable(conn).__index
     assert.same(names_with_cases(FALLIBLE, PLAIN), names_of_functions(methods))
-  end)
-
-  each_form(MODULE_FALLIBLE, MODULE_PLAIN, function(name, cases)
-    it("argument of tcp." .. name, function()
-      assert.equal("", differences(tcp[name], name, cases))
-    end)
-  end)
-
-  each_form(JSON_FALLIBLE, JSON_PLAIN, function(name, cases)
-    it("argument of tcp.json." .. name, function()
-      assert.equal("", differences(tcp.json[name], name, cases))
-    end)
   end)
 
   each_form(FALLIBLE, PLAIN, function(name, cases)

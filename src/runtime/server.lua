@@ -17,6 +17,9 @@ for name, step in pairs(core.listener) do
 end
 
 local close = methods.close
+-- Only that it is one, and not in use.
+connection.define_plain(methods, "connections", core.listener.is_closed)
+local check = methods.connections
 
 --- Tasks that wait for a connection get `closed`.
 function methods.close(self)
@@ -96,7 +99,7 @@ end
 
 --- Iterates over the connections that come, until the listener is closed.
 function methods.connections(self)
-  methods.is_closed(self)
+  check(self)
   return function()
     local conn, err = try_accept("connections", "connections", self)
     if err ~= nil and not errors.is_error(err, "closed") then

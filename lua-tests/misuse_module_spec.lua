@@ -1,0 +1,209 @@
+local misuse = require("support.misuse")
+local tcp = require("tcp.core")
+
+local INF, NAN = math.huge, 0 / 0
+local SAMPLES, NOT_NUMBER, without, of_types, join =
+  misuse.SAMPLES, misuse.NOT_NUMBER, misuse.without, misuse.of_types, misuse.join
+local size, limit, seconds, words, STRING =
+  misuse.size, misuse.limit, misuse.seconds, misuse.words, misuse.STRING
+local BOOLEAN, KEEPALIVE, case, at, in_options =
+  misuse.BOOLEAN, misuse.KEEPALIVE, misuse.case, misuse.at, misuse.in_options
+local TIME, differences, names_of_functions, names_with_cases =
+  misuse.TIME, misuse.differences, misuse.names_of_functions, misuse.names_with_cases
+local each_form, wrong_selfs =
+  misuse.each_form, misuse.wrong_selfs
+
+-- What every connection takes, and the mistakes with it.
+local CONNECTION_OPTIONS = {
+  keepalive = KEEPALIVE,
+  max_json = limit(0),
+  max_line = limit(0),
+  max_packet = limit(0),
+  newline = STRING,
+  nodelay = BOOLEAN,
+  packet_endian = words("'big' or 'little'"),
+  read_timeout = seconds(),
+  write_timeout = seconds(),
+}
+
+local function with_connection_options(own)
+  for name, mistakes in pairs(CONNECTION_OPTIONS) do
+    own[name] = mistakes
+  end
+  return own
+end
+
+local CONNECT_OPTIONS = with_connection_options {
+  bind = join(words("'ip' or 'ip:port'"), {
+    { value = "localhost", problem = "'ip' or 'ip:port' expected, got 'localhost'" },
+    { value = "127.0.0.1:", problem = "'ip' or 'ip:port' expected, got '127.0.0.1:'" },
+    { value = "127.0.0.1:65536", problem = "'ip' or 'ip:port' expected, got '127.0.0.1:65536'" },
+    { value = "[127.0.0.1", problem = "'ip' or 'ip:port' expected, got '[127.0.0.1'" },
+  }),
+  family = join(words("'any' or 'ipv4' or 'ipv6'"), {
+    { value = "IPv4", problem = "'any' or 'ipv4' or 'ipv6' expected, got 'IPv4'" },
+  }),
+  timeout = seconds(),
+}
+
+local LISTEN_OPTIONS = with_connection_options {
+  backlog = size(1),
+  ipv6_only = BOOLEAN,
+  reuse_port = BOOLEAN,
+}
+
+local HERE = "127.0.0.1"
+
+local PORT = join(of_types(NOT_NUMBER, "number"), {
+  { value = "http", problem = "number expected, got string" },
+  { value = 1.5, problem = "number has no integer representation" },
+  { value = "80.5", problem = "number has no integer representation" },
+  { value = NAN, problem = "number has no integer representation" },
+  { value = INF, problem = "number has no integer representation" },
+  { value = -1, problem = "port out of range 0-65535: -1" },
+  { value = 65536, problem = "port out of range 0-65535: 65536" },
+  { value = "70000", problem = "port out of range 0-65535: 70000" },
+  { value = 2 ^ 32 + 80, problem = "port out of range 0-65535: 4294967376" },
+})
+
+local NOT_FUNCTION = "nil boolean number string table userdata thread"
+local FUNCTION = of_types(NOT_FUNCTION, "function")
+
+local HOST = join(STRING, {
+  { value = "", problem = "host is empty" },
+  { value = "a\0b", problem = "host contains a zero byte" },
+  { value = "caf\233", problem = "string is not UTF-8" },
+  { value = "[::1", problem = "IPv6 address expected in brackets" },
+  { value = "[]", problem = "IPv6 address expected in brackets" },
+  { value = "[127.0.0.1]", problem = "IPv6 address expected in brackets" },
+  { value = "unix:", problem = "path expected after 'unix:'" },
+  { value = "unix:/a\0b", problem = "path contains a zero byte" },
+})
+
+-- The cases of every function of the module that has a `try_` form, and of the others.
+local MODULE_FALLIBLE = {
+  connect = join(
+    at(1, HOST),
+    at(2, PORT, HERE),
+    at(2, of_types("number string table", "nil (a unix path has no port)"), "unix:/no/such/socket"),
+    at(3, join(of_types("boolean function userdata thread", "number (the timeout) or table (options)"),
+      seconds("string")), HERE, 1),
+    in_options(CONNECT_OPTIONS, {
+      timout = "timeout", Timeout = "timeout", time_out = "timeout", read_timout = "read_timeout", no_delay = "nodelay",
+      keep_alive = "keepalive", newlines = "newline", maxline = "max_line", max_packets = "max_packet",
+      writetimeout = "write_timeout",
+    }, HERE, 1)
+  ),
+  listen = join(
+    at(1, HOST),
+    at(2, PORT, HERE),
+    at(2, of_types("number string table", "nil (a unix path has no port)"), "unix:/no/such/socket"),
+    at(3, of_types("boolean number string function userdata thread", "table (options)"), HERE, 0),
+    in_options(LISTEN_OPTIONS, {
+      backlogs = "backlog", reuseport = "reuse_port", ipv6only = "ipv6_only", newlines = "newline",
+    }, HERE, 0)
+  ),
+  with_timeout = join(at(1, seconds()), at(2, FUNCTION, 1)),
+}
+
+local MODULE_PLAIN = {
+  pcall = {},
+  pollfd = {},
+  queue = at(1, limit(1, without(NOT_NUMBER, "nil"))),
+  run = at(1, of_types(without(NOT_FUNCTION, "nil"), "function")),
+  spawn = at(1, FUNCTION),
+  stdin = {},
+  step = at(1, TIME),
+  wrap = at(1, FUNCTION),
+  is_error = at(2, join(of_types("boolean table function userdata thread", "string"), {
+    { value = "xyzzy", problem = "no kind of error is called 'xyzzy'" },
+    { value = "", problem = "no kind of error is called ''" },
+    { value = 5, problem = "no kind of error is called '5'" },
+    { value = "Closed", problem = "no kind of error is called 'Closed'; did you mean 'closed'?" },
+    { value = "\255", problem = "string is not UTF-8" },
+  }), "any value"),
+  now = {},
+  recv = {},
+  send = at(1, STRING),
+  sleep = at(1, seconds()),
+  traceback = join(at(2, of_types("boolean string table function", "number"), "a message"),
+    at(3, of_types("boolean string table function", "number"), SAMPLES.thread, "a message")),
+}
+
+local JSON_FALLIBLE = {
+  decode = at(1, STRING),
+  encode = join(at(2, of_types("boolean number string function userdata thread", "table (options)"), {}),
+    in_options({ pretty = BOOLEAN }, { prety = "pretty", Pretty = "pretty" }, {})),
+}
+
+local MARKED = join(of_types("nil boolean number string function userdata thread", "table"), {
+  { value = setmetatable({}, {}), problem = "the table has a metatable of its own" },
+})
+local JSON_PLAIN = { array = at(1, MARKED), object = at(1, MARKED) }
+
+-- The other types, each with an object to try them on.
+local OBJECTS = {
+  Listener = {
+    make = function()
+      return tcp.listen(HERE, 0)
+    end,
+    finish = function(listener)
+      listener:close()
+    end,
+    fallible = { accept = at(1, TIME) },
+    plain = {
+      addr = {}, close = {}, connections = {}, is_closed = {}, local_addr = {}, local_host = {}, local_port = {},
+      pollfd = {},
+    },
+  },
+  Task = {
+    make = function()
+      return tcp.spawn(tcp.sleep, 60)
+    end,
+    finish = function(task)
+      task:cancel()
+    end,
+    fallible = { join = at(1, TIME) },
+    plain = { cancel = {}, status = {} },
+  },
+  Queue = {
+    make = function()
+      return tcp.queue()
+    end,
+    finish = function() end,
+    fallible = { pop = at(1, TIME), push = { case("argument #1", "value expected, got nil") } },
+    plain = { close = {}, count = {}, values = {} },
+  },
+}
+
+describe("misuse is told by every", function()
+  it("function of the module: each has its cases here", function()
+    assert.same(names_with_cases(MODULE_FALLIBLE, MODULE_PLAIN), names_of_functions(tcp))
+    assert.same(names_with_cases(JSON_FALLIBLE, JSON_PLAIN), names_of_functions(tcp.json))
+  end)
+
+  each_form(MODULE_FALLIBLE, MODULE_PLAIN, function(name, cases)
+    it("argument of tcp." .. name, function()
+      assert.equal("", differences(tcp[name], name, cases))
+    end)
+  end)
+
+  each_form(JSON_FALLIBLE, JSON_PLAIN, function(name, cases)
+    it("argument of tcp.json." .. name, function()
+      assert.equal("", differences(tcp.json[name], name, cases))
+    end)
+  end)
+
+  for name, kind in pairs(OBJECTS) do
+    it("method of a " .. name .. ": each has its cases here", function()
+      local object = kind.make()
+      local methods = getmetatable(object) and getmetatable(object).__index or debug.getmetatable(object).__index
+      assert.same(names_with_cases(kind.fallible, kind.plain), names_of_functions(methods))
+      each_form(kind.fallible, kind.plain, function(method, cases)
+        assert.equal("", differences(methods[method], method, cases, object))
+      end)
+      assert.equal("", wrong_selfs(methods, name, names_with_cases(kind.fallible, kind.plain)))
+      kind.finish(object)
+    end)
+  end
+end)
