@@ -1,9 +1,10 @@
 -- The README's code is run as it stands, except that its ports are those of peers. The comment in front of a block says
 -- what its peer does: `<!-- peer PORT: ACTION ... -->`, a quoted text being bytes to send. What a line prints stands
--- behind `-->` in it.
+-- behind `-->` in it. A server's comment says what it answers: `<!-- server PORT: "question" gets "answer" -->`.
 
 local peers = require("support.peers")
 local support = require("support")
+local tcp = require("tcp.core")
 
 local function read_file(path)
   local file = assert(io.open(path))
@@ -50,6 +51,29 @@ describe("the README", function()
         expected[#expected + 1] = line .. "\n"
       end
       assert.equal(table.concat(expected), support.child((code:gsub(port, tostring(peer.port)))))
+    end)
+  end
+
+  for port, question, answer, code in
+    read_file("README.md"):gmatch('<!%-%- server (%d+): "(.-)" gets "(.-)" %-%->\n```lua\n(.-)```') do
+    count = count + 1
+    it("has a server that runs: " .. code:match("tcp%.[^\n]*"), function()
+      local free = tcp.listen("127.0.0.1", 0)
+      local at = free:local_port()
+      free:close()
+      support.with_child((code:gsub(port, tostring(at))), function()
+        local conn
+        for _ = 1, 500 do
+          conn = tcp.try_connect("127.0.0.1", at)
+          if conn then
+            break
+          end
+          tcp.sleep(0.01)
+        end
+        conn:write(unquote(question))
+        assert.equal(unquote(answer), conn:read(#unquote(answer), { timeout = 5 }))
+        conn:close()
+      end)
     end)
   end
 

@@ -5,6 +5,7 @@
 ---@field _VERSION string
 ---@field null lightuserdata JSON's null
 ---@field json tcp.json
+---@field on_error? fun(err: any, traceback: any, task: tcp.Task) told of a task that fails while nobody joins it
 local tcp = {}
 
 ---@alias tcp.kind
@@ -35,6 +36,7 @@ local tcp = {}
 ---@field data? string malformed input, which is consumed
 ---@field written? integer bytes that a failed write had sent
 ---@field where? string position of the script's call, on a raised object
+---@field task? tcp.Task the task that was cancelled, at join
 ---@operator concat(string): string
 
 ---@class tcp.ConnectOptions
@@ -45,6 +47,20 @@ local tcp = {}
 ---@field keepalive? boolean|number true, or idle seconds
 ---@field bind? string "ip" or "ip:port"
 ---@field family? "any"|"ipv4"|"ipv6"
+---@field newline? string "\r\n"
+---@field max_line? integer 1048576
+---@field max_packet? integer 512000
+---@field max_json? integer 67108864
+---@field packet_endian? "big"|"little"
+
+---@class tcp.ListenOptions
+---@field backlog? integer connections that wait to be accepted, 1024
+---@field reuse_port? boolean false
+---@field ipv6_only? boolean false
+---@field read_timeout? number of accepted connections, as all that follow
+---@field write_timeout? number
+---@field nodelay? boolean true
+---@field keepalive? boolean|number true, or idle seconds
 ---@field newline? string "\r\n"
 ---@field max_line? integer 1048576
 ---@field max_packet? integer 512000
@@ -386,5 +402,141 @@ function Connection:events() end
 
 ---@return number? seconds to the nearest deadline
 function Connection:timeout() end
+
+---@param host string name, address, "*" for every address, or "unix:/path"
+---@param port? integer 0: the system picks; nil for a unix path
+---@param options? tcp.ListenOptions
+---@return tcp.Listener
+function tcp.listen(host, port, options) end
+
+---@param host string
+---@param port? integer
+---@param options? tcp.ListenOptions
+---@return tcp.Listener?, tcp.Error?
+function tcp.try_listen(host, port, options) end
+
+---@class tcp.Listener
+local Listener = {}
+
+---@param timeout? number seconds
+---@return tcp.Connection
+function Listener:accept(timeout) end
+
+---@param timeout? number seconds
+---@return tcp.Connection?, tcp.Error?
+function Listener:try_accept(timeout) end
+
+---@return fun(): tcp.Connection?
+function Listener:connections() end
+
+function Listener:close() end
+
+---@return boolean
+function Listener:is_closed() end
+
+---@return string
+function Listener:addr() end
+
+---@return string
+function Listener:local_addr() end
+
+---@return string
+function Listener:local_host() end
+
+---@return integer? nil for a unix path
+function Listener:local_port() end
+
+---@return integer? descriptor, nil once closed
+function Listener:pollfd() end
+
+---@class tcp.Task
+local Task = {}
+
+---@param fn function
+---@param ... any its arguments
+---@return tcp.Task
+function tcp.spawn(fn, ...) end
+
+--- Until no task is left; with a function, until that has ended, whose results it gives.
+---@param fn? function
+---@param ... any its arguments
+---@return any ...
+function tcp.run(fn, ...) end
+
+---@param timeout? number seconds
+---@return any ... results of the task's function
+function Task:join(timeout) end
+
+---@param timeout? number seconds
+---@return any ... results of the task's function, or nil and its error
+function Task:try_join(timeout) end
+
+function Task:cancel() end
+
+---@return "running"|"waiting"|"done"|"failed"|"cancelled"
+function Task:status() end
+
+---@param s number seconds
+---@param fn function
+---@param ... any its arguments
+---@return any ... its results
+function tcp.with_timeout(s, fn, ...) end
+
+---@param s number seconds
+---@param fn function
+---@param ... any its arguments
+---@return any ... its results, or nil and the error
+function tcp.try_with_timeout(s, fn, ...) end
+
+---@class tcp.Queue
+local Queue = {}
+
+---@param capacity? integer values that fit in it; nil is no limit
+---@return tcp.Queue
+function tcp.queue(capacity) end
+
+---@param value any not nil
+function Queue:push(value) end
+
+---@param value any not nil
+---@return true?, tcp.Error?
+function Queue:try_push(value) end
+
+---@param timeout? number seconds
+---@return any value, or nil once closed and empty
+function Queue:pop(timeout) end
+
+---@param timeout? number seconds
+---@return any, tcp.Error?
+function Queue:try_pop(timeout) end
+
+function Queue:close() end
+
+---@return integer
+function Queue:count() end
+
+---@return fun(): any
+function Queue:values() end
+
+--- `coroutine.wrap` that may be waited in inside a task.
+---@param fn function
+---@return function
+function tcp.wrap(fn) end
+
+--- `pcall` that may be waited in on plain Lua 5.1.
+---@param fn function
+---@param ... any
+---@return boolean, any ...
+function tcp.pcall(fn, ...) end
+
+---@return tcp.Connection for reading only
+function tcp.stdin() end
+
+---@param timeout? number seconds, 0
+---@return boolean whether tasks are left
+function tcp.step(timeout) end
+
+---@return integer descriptor of the loop
+function tcp.pollfd() end
 
 return tcp
