@@ -28,3 +28,31 @@ local refused = select(2, pcall(tcp.connect, "127.0.0.1", 1))
 assert(("failed: " .. refused):find("connection refused$"), refused)
 peers.finish_all()
 
+-- Both ends in tasks, with for loops and a <close> that waits in them.
+local listener <close> = tcp.listen("127.0.0.1", 0)
+tcp.spawn(function()
+  for client in listener:connections() do
+    tcp.spawn(function()
+      local conn <close> = client
+      for line in conn do
+        conn:write_line(line:upper())
+      end
+    end)
+  end
+end)
+local clients = {}
+for i = 1, 50 do
+  clients[i] = tcp.spawn(function()
+    local conn <close> = tcp.connect("127.0.0.1", listener:local_port())
+    assert(pcall(conn.write_line, conn, "line " .. i))
+    return conn:read_line()
+  end)
+end
+for i, task in ipairs(clients) do
+  assert(task:join() == "LINE " .. i)
+end
+local _, late = tcp.try_with_timeout(0.01, tcp.sleep, 10)
+assert(tcp.is_error(late, "timeout"))
+listener:close()
+tcp.run()
+

@@ -1,5 +1,6 @@
 //! What the embedded Lua's loop is made of: descriptors that are watched, and moments.
 
+use std::io::Write;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -41,7 +42,8 @@ pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
     core.raw_set(
         "report",
         lua.create_function(|_, text: mlua::LuaString| {
-            eprintln!("{}", text.to_string_lossy());
+            // Whoever has closed stderr does not want to know.
+            let _ = writeln!(std::io::stderr(), "{}", text.to_string_lossy());
             Ok(())
         })?,
     )

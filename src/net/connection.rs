@@ -254,8 +254,14 @@ impl Connection {
         self.search = Search::None;
         self.reading.waits_for = None;
         self.writing.waits_for = None;
-        let is_unread = buffer.len() > 0 || stream.socket().is_some_and(Socket::has_unread);
-        (self.origin == Origin::Accepted && is_unread).then(|| Remains::of(stream)).flatten()
+        if self.origin == Origin::Dialled {
+            return None;
+        }
+        let socket = stream.socket()?;
+        let is_unread = buffer.len() > 0 || socket.has_unread();
+        // Who asked for a reset gets it.
+        let wants_reset = socket.linger().is_ok_and(|time| time == Some(Duration::ZERO));
+        (is_unread && !wants_reset).then(|| Remains::of(stream)).flatten()
     }
 
     /// Has the loop watch it, see `Stream::watch`. `None` once closed.

@@ -557,13 +557,19 @@ local function locked(run, limit)
   end
 end
 
---- One round from outside tasks. Whether there are tasks left.
+local function step(limit)
+  turn(limit)
+  -- Who has been woken need not wait for the next call.
+  run_batch()
+end
+
+--- One round from outside tasks, at most until `limit`. Whether there are tasks left.
 function loop.step(limit)
   if looping then
     return misplaced(outside, "step", "loop")
   end
-  outside.outcome = nil
-  locked(turn, limit)
+  outside.op, outside.outcome = "step", nil
+  locked(step, limit)
   if is_watched then
     core.set_alarm(ready_count > 0 and 0 or core.next_timer())
   end
@@ -609,7 +615,7 @@ function loop.enter(op, expiry)
     return nil, CANCELLED
   end
   local scope, on_time = context.scope, TIMED_OUT
-  if scope and (not expiry or scope.nearest.expiry < expiry) then
+  if scope and scope.nearest.expiry < (expiry or 1 / 0) then
     expiry, on_time = scope.nearest.expiry, OVERDUE
   end
   if expiry and expiry <= now() then

@@ -1,5 +1,5 @@
 //! Runs lua-tests/lua55/smoke.lua on Lua 5.5: once alone, then in several states on threads of their own, and
-//! then in states that are closed, and unload the module, while look-ups of theirs are under way.
+//! then in states that are closed, and unload the module, while tasks, connections and look-ups of theirs are under way.
 
 use std::thread;
 
@@ -7,13 +7,26 @@ use mlua::Lua;
 
 const SMOKE: &str = include_str!("../smoke.lua");
 
-/// A look-up that is given up at once; its thread outlives the state.
+/// Tasks, connections and look-ups that the state is closed with; the threads of the look-ups outlive it.
 const ABANDON: &str = r#"
     package.cpath = "build/lua55/?.so"
     local tcp = require("tcp")
+    local listener = tcp.listen("127.0.0.1", 0)
+    tcp.spawn(function()
+        for conn in listener:connections() do
+            tcp.spawn(conn.read_str, conn)
+        end
+    end)
     for _ = 1, 5 do
         tcp.try_connect(("x"):rep(64), 80, 0)
+        tcp.spawn(tcp.try_connect, ("x"):rep(64), 80)
+        tcp.spawn(function()
+            local conn <close> = tcp.connect("localhost", listener:local_port())
+            conn:write(("x"):rep(1000000))
+            tcp.with_timeout(60, conn.read_line, conn)
+        end)
     end
+    tcp.sleep(0.002)
 "#;
 
 fn main() -> Result<(), String> {
@@ -27,7 +40,7 @@ fn main() -> Result<(), String> {
     println!("states on threads of their own do not meet");
 
     (0..200).try_for_each(|_| run(ABANDON))?;
-    println!("states can be closed with look-ups under way");
+    println!("states can be closed with tasks, connections and look-ups under way");
     Ok(())
 }
 
