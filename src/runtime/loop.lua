@@ -248,12 +248,13 @@ local function wake_due()
   while id do
     local context = by_id[id]
     if context then
+      local at = context.armed
       by_id[id] = nil
       context.armed = nil
       armed = armed - 1
       local expiry = context.expiry
       if expiry then
-        if expiry <= now() then
+        if expiry <= at then
           wake(context, context.on_time)
         else
           arm(context, expiry)
@@ -358,8 +359,11 @@ loop.pause = pause
 ---------------------------------------------------------------------------------------------------------------------
 -- Running tasks
 
+local NOTHING = { n = 0 }
+
 local function pack(...)
-  return { n = select("#", ...), ... }
+  local count = select("#", ...)
+  return count == 0 and NOTHING or { n = count, ... }
 end
 
 local function finish(task, ok, ...)
@@ -380,7 +384,9 @@ local function finish(task, ok, ...)
   local thread = task.thread
   task.thread, task.fn = nil, nil
   local is_told = task.first ~= nil or task.is_cancelled
-  wake_all(task)
+  if task.first then
+    wake_all(task)
+  end
   if not ok and not is_told then
     loop.report(task, task.failure[1], thread)
   end
@@ -421,10 +427,7 @@ end
 
 --- Begins a task; `is_quiet`: of the module's own. It runs when the caller next waits.
 function loop.spawn(task, fn, is_quiet, ...)
-  task.thread, task.fn = create(fn), fn
-  if select("#", ...) > 0 then
-    task.arguments = pack(...)
-  end
+  task.thread, task.fn, task.arguments = create(fn), fn, select("#", ...) > 0 and pack(...) or nil
   task.is_quiet = is_quiet or nil
   if is_quiet then
     loop.quiet = loop.quiet + 1
