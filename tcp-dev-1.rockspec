@@ -5,9 +5,10 @@ source = {
    url = "git+file://.",
 }
 description = {
-   summary = "Networking for Lua: connections, lines, JSON packets, deadlines",
+   summary = "Networking for Lua: connections, listeners, tasks, JSON packets, deadlines",
    detailed = [[
       One shared library, written in Rust: connections with timeouts and deadlines,
+      listeners, tasks that wait beside each other by the thousand,
       reading by lines, bytes, JSON documents and length-prefixed packets,
       clear error objects, and JSON faster than lua-cjson.
    ]],

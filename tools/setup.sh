@@ -36,8 +36,10 @@ test)
   need memcached memcached
   need valgrind valgrind
   if command -v apt-get >/dev/null 2>&1; then
-    for version in 5.1 5.4; do
-      ls /usr/lib/*/lua/$version/cjson.so >/dev/null 2>&1 || { need "lua-cjson-$version" lua-cjson; break; }
+    for rock in cjson:lua-cjson _cqueues:lua-cqueues luv:lua-luv; do
+      for version in 5.1 5.4; do
+        ls /usr/lib/*/lua/$version/${rock%:*}.so >/dev/null 2>&1 || { need "${rock#*:}-$version" "${rock#*:}"; break; }
+      done
     done
     # The headers of the Luas: the module does without, LuaRocks on some systems does not.
     for version in 5.1 5.2 5.3 5.4; do

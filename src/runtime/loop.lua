@@ -15,7 +15,6 @@ local collectgarbage, error, next, pcall, select, setmetatable, type =
 local create, resume, running, status, yield =
   coroutine.create, coroutine.resume, coroutine.running, coroutine.status, coroutine.yield
 local isyieldable = coroutine.isyieldable
-local unpack = table.unpack or unpack
 local getinfo = core.debug and core.debug.getinfo
 local xpcall_function, pcall_function = xpcall, pcall
 local interrupted = signals.interrupted
@@ -382,7 +381,7 @@ local function finish(task, ok, ...)
     task.failure = pack((...))
   end
   local thread = task.thread
-  task.thread, task.fn = nil, nil
+  task.thread = nil
   local is_told = task.first ~= nil or task.is_cancelled
   if task.first then
     wake_all(task)
@@ -416,18 +415,16 @@ local function came_back(task, ok, mark, ...)
   return finish(task, ok, mark, ...)
 end
 
-local function begin(task)
-  local arguments = task.arguments
-  task.fn, task.arguments = nil, nil
-  if not arguments then
-    return came_back(task, resume(task.thread))
-  end
-  return came_back(task, resume(task.thread, unpack(arguments, 1, arguments.n)))
+--- The body of every task: until it is begun, its arguments wait where they belong, on its stack.
+local function body(fn, ...)
+  yield()
+  return fn(...)
 end
 
---- Begins a task; `is_quiet`: of the module's own. It runs when the caller next waits.
+--- Makes a task; `is_quiet`: of the module's own. It begins when the caller next waits.
 function loop.spawn(task, fn, is_quiet, ...)
-  task.thread, task.fn, task.arguments = create(fn), fn, select("#", ...) > 0 and pack(...) or nil
+  task.thread, task.is_new = create(body), true
+  resume(task.thread, fn, ...)
   task.is_quiet = is_quiet or nil
   if is_quiet then
     loop.quiet = loop.quiet + 1
@@ -451,12 +448,8 @@ local function run_batch()
     local task = batch[at]
     batch[at] = nil
     if not task.is_ended then
-      loop.current = task
-      if task.fn then
-        begin(task)
-      else
-        came_back(task, resume(task.thread))
-      end
+      loop.current, task.is_new = task, nil
+      came_back(task, resume(task.thread))
     end
   end
 end

@@ -82,8 +82,7 @@ function methods.cancel(self)
     return
   end
   self.is_cancelled = true
-  if self.fn then
-    self.arguments = nil
+  if self.is_new then
     loop.finish(self, true)
   else
     wake(self, CANCELLED)
