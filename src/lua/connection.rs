@@ -48,7 +48,7 @@ impl Connection {
         let state = if self.net.is_closed() { ", closed" } else { "" };
         match ends.port {
             Some(_) => format!("Connection ({} -> {}{state})", ends.local, ends.remote),
-            None => format!("Connection ({}{state})", ends.remote),
+            None => format!("Connection ({}{state})", ends.host),
         }
     }
 }

@@ -38,7 +38,7 @@ pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
     watching(lua, core, &reactor)?;
     timing(lua, core, &reactor)?;
     #[cfg(feature = "lua51")]
-    core.raw_set("can_suspend", lua.create_function(super::boundary::can_suspend)?)?;
+    core.raw_set("can_suspend", super::boundary::can_suspend(lua)?)?;
     core.raw_set(
         "report",
         lua.create_function(|_, text: mlua::LuaString| {

@@ -61,8 +61,9 @@ pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
     core.raw_set("shutdown", lua.create_function(shutdown)?)
 }
 
-/// Step: behind the writes that are queued, if the sending side is to end. While it waits, `more` is the ticket.
-fn shutdown(lua: &Lua, (it, direction): (Receiver, Value)) -> mlua::Result<Reply<Nothing>> {
+/// Step: behind the writes that are queued, if the sending side is to end. While it waits, `more` is the ticket; once
+/// it `has_waited`, it comes before the writes that were called after it.
+fn shutdown(lua: &Lua, (it, direction, has_waited): (Receiver, Value, bool)) -> mlua::Result<Reply<Nothing>> {
     const OP: &str = "shutdown";
     let mut it = match receiver(it) {
         Ok(it) => it,
@@ -74,6 +75,7 @@ fn shutdown(lua: &Lua, (it, direction): (Receiver, Value)) -> mlua::Result<Reply
         Err(misuse) => return reply::failed(lua, misuse.into(), OP, None),
     };
     if direction != Shutdown::Read
+        && !has_waited
         && let Some(ticket) = it.net.queue_behind_writes()
     {
         let expiry = it.net.writing.expiry(Instant::now(), it.net.writing.timeout);

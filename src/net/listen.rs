@@ -92,14 +92,14 @@ impl Listen {
         }
     }
 
-    /// The first that can be had, IPv4 first.
+    /// The first that this machine has, IPv4 first. A taken one is an error: the next would be another place.
     fn bind_first(&self, mut addresses: Vec<SocketAddr>) -> Result<Option<Listener>, Error> {
         addresses.sort_by_key(SocketAddr::is_ipv6);
         let mut first = None;
         for address in &addresses {
             match listener::Listener::bind(address, &self.options) {
-                Ok(socket) => return self.finish(Ok(socket), None),
-                Err(error) => first = first.or(Some(error)),
+                Err(error) if listener::is_not_here(&error) => first = first.or(Some(error)),
+                other => return self.finish(other, None),
             }
         }
         match first {

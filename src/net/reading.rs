@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use crate::address::Address;
 use crate::error::Error;
 use crate::error::Kind;
 use crate::frame::json_scan;
@@ -287,11 +288,16 @@ impl Connection {
     }
 
     fn cut_off(&self) -> Error {
-        match self.buffer.len() {
-            0 => Error::new(Kind::Closed, "closed by the peer"),
-            1 => Error::new(Kind::Closed, "closed by the peer, 1 byte was left over"),
-            len => Error::new(Kind::Closed, format!("closed by the peer, {len} bytes were left over")),
-        }
+        let end = match self.ends().remote {
+            Address::Stdin => "the input has ended",
+            _ => "closed by the peer",
+        };
+        let message = match self.buffer.len() {
+            0 => end.into(),
+            1 => format!("{end}, 1 byte was left over"),
+            len => format!("{end}, {len} bytes were left over"),
+        };
+        Error::new(Kind::Closed, message)
     }
 
     fn take<R, E>(
@@ -322,6 +328,9 @@ impl Connection {
     }
 
     fn consume(&mut self, count: usize) {
+        if let Some(stream) = &mut self.stream {
+            stream.note_operation();
+        }
         self.search = Search::None;
         self.buffer.consume(count);
     }

@@ -25,7 +25,7 @@ pub struct Stream {
     output: Direction,
     /// Set once the loop watches it.
     registration: Option<Registration>,
-    /// What has been done since the last wait, in units of `SHARE`.
+    /// Operations since the last wait, see `SHARE`.
     spent: usize,
     /// The last step did not ask the system, see `Registration::take_drained`.
     took_word: bool,
@@ -58,11 +58,11 @@ const LAST_WORDS: usize = 1 << 20;
 /// Least room for one read.
 const ROOM: usize = 2048;
 
-/// A connection on which there is always something to do lets others have their turn after so many system calls,
-/// of which one that moves many bytes counts as several.
-const SHARE: usize = 64;
+/// A connection on which there is always something to do lets others have their turn after so many operations.
+const SHARE: usize = 2048;
 
-/// Bytes that count as another system call.
+/// A system call counts as so many operations, and once more for so many bytes.
+const CALL: usize = 32;
 const BYTES: usize = 16 * 1024;
 
 impl Stream {
@@ -85,7 +85,7 @@ impl Stream {
             }
             if self.registration.as_ref().is_some_and(Registration::take_drained) {
                 self.took_word = true;
-                return Ok(self.wait(Interest::Read));
+                return Ok(Step::Wait(Interest::Read));
             }
         }
         self.fill_now(buffer, wanted)
@@ -112,7 +112,7 @@ impl Stream {
                     self.note_drained();
                 }
                 buffer.arrived(count);
-                self.spent += 1 + count / BYTES;
+                self.spent += CALL * (1 + count / BYTES);
                 Ok(Step::Ready(Fill::Bytes))
             }
             Ok(Step::Wait(interest)) => Ok(self.wait(interest)),
@@ -132,6 +132,11 @@ impl Stream {
         {
             registration.set_drained();
         }
+    }
+
+    /// A read was satisfied, from what had arrived before.
+    pub fn note_operation(&mut self) {
+        self.spent += 1;
     }
 
     fn has_had_its_share(&mut self) -> bool {
@@ -177,7 +182,7 @@ impl Stream {
         }
         match socket.send(slices) {
             Ok(Step::Ready(count)) => {
-                self.spent += 1 + count / BYTES;
+                self.spent += CALL * (1 + count / BYTES);
                 Ok(Step::Ready(count))
             }
             Ok(Step::Wait(interest)) => Ok(self.wait(interest)),

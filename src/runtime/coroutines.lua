@@ -4,7 +4,7 @@ local core, errors, loop = ...
 
 local create, pcall, resume, running, select, status, type, yield =
   coroutine.create, pcall, coroutine.resume, coroutine.running, select, coroutine.status, type, coroutine.yield
-local error = error
+local error, setmetatable = error, setmetatable
 local WAIT, pause, wrapped = loop.WAIT, loop.pause, loop.wrapped
 
 local _ENV = nil -- luacheck: ignore
@@ -13,30 +13,29 @@ local coroutines = {}
 
 local pump
 
+-- Coroutines whose wait is their task's just now: nobody else may resume them.
+local waiting = setmetatable({}, { __mode = "k" })
+
 --- What a coroutine that was resumed has come to: a wait is the task's, anything else is the caller's.
-local function came_back(co, ok, mark, ...)
-  if ok and mark == WAIT and loop.current and status(co) == "suspended" then
+local function came_back(co, ok, ...)
+  if ok and (...) == WAIT and loop.current and status(co) == "suspended" then
+    waiting[co] = true
     return pump(co, pause())
   end
-  return ok, mark, ...
+  return ok, ...
 end
 
 function pump(co, ...)
+  waiting[co] = nil
   return came_back(co, resume(co, ...))
 end
 
---- A coroutine has the with_timeout that it was in when it was left.
-local function resume_in_scope(co, scopes, ...)
-  local context = loop.current or loop.outside
-  local around = context.scope
-  context.scope = scopes[co] or around
-  local function leave(...)
-    local left = loop.current or loop.outside
-    scopes[co] = left.scope ~= around and left.scope or nil
-    left.scope = around
-    return ...
-  end
-  return leave(pump(co, ...))
+--- Lua 5.1 makes coroutines of Lua functions only.
+local function create_any(fn)
+  local ok, co = pcall(create, fn)
+  return ok and co or create(function(...)
+    return fn(...)
+  end)
 end
 
 local function give_or_raise(ok, ...)
@@ -55,10 +54,13 @@ end
 --- `coroutine.wrap` whose waits pass through to the task.
 function coroutines.wrap(fn)
   check_function("wrap", fn)
-  local co, scopes = create(fn), {}
+  local co = create_any(fn)
   wrapped[co] = true
   return function(...)
-    return give_or_raise(resume_in_scope(co, scopes, ...))
+    if waiting[co] then
+      return error("cannot resume non-suspended coroutine", 0)
+    end
+    return give_or_raise(pump(co, ...))
   end
 end
 
@@ -74,21 +76,15 @@ if core.can_suspend then
   end
 
   --- `pcall` that may be waited in on plain Lua 5.1.
-  function coroutines.pcall(fn, ...)
-    if not loop.current or select("#", fn, ...) == 0 then
-      return pcall(fn, ...)
+  function coroutines.pcall(...)
+    local thread = loop.current and running()
+    if not thread or thread ~= loop.current.thread and not wrapped[thread] or select("#", ...) == 0 then
+      return pcall(...)
     end
-    local thread = running()
-    if thread ~= loop.current.thread and not wrapped[thread] then
-      return pcall(fn, ...)
-    end
-    local ok, co = pcall(create, fn)
-    if not ok then
-      -- Not a Lua function: it has no waits that could pass through.
-      return pcall(fn, ...)
-    end
+    local fn = ...
+    local co = create_any(fn)
     wrapped[co] = true
-    return came_back_from_pcall(co, pump(co, ...))
+    return came_back_from_pcall(co, pump(co, select(2, ...)))
   end
 end
 

@@ -3,8 +3,8 @@
 local core = ...
 
 local debug_traceback = core.debug and core.debug.traceback
-local error, getmetatable, rawget, setmetatable, tonumber, tostring, type =
-  error, getmetatable, rawget, setmetatable, tonumber, tostring, type
+local error, getmetatable, pcall, rawget, setmetatable, tonumber, tostring, type =
+  error, getmetatable, pcall, rawget, setmetatable, tonumber, tostring, type
 local where, check_kind = core.where, core.check_kind
 local PENDING, outcome = core.PENDING, core.outcome
 local metatable = core.error_metatable
@@ -52,6 +52,12 @@ function errors.misuse(name, before, after)
   local position = where()
   local text = before .. name .. after
   return error(position and position .. ": " .. text or text, 0)
+end
+
+--- Any value as text, also one whose __tostring fails.
+function errors.text(value)
+  local ok, text = pcall(tostring, value)
+  return ok and text or "(a " .. type(value) .. " whose __tostring fails)"
 end
 
 function errors.is_error(value, kind)

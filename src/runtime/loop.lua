@@ -6,22 +6,38 @@
 --
 -- A context's fields while it waits: `op`, `expiry`, `on_time` (the outcome when time is up), `is_parked`, and where it
 -- is linked: `is_alone_at` or `links` with `key`, or `list`. Beyond a single wait: `reads` (the connection it reads
--- from), `writes` and `ticket` (a queued write of its own), `scope` (the innermost with_timeout), `armed` (its timer).
+-- from), `writes` and `ticket` (a queued write of its own), `scopes` (its with_timeouts, by coroutine), `armed` (its
+-- timer).
 
 local core, errors, signals = ...
 
-local collectgarbage, error, next, pcall, select, setmetatable, type =
-  collectgarbage, error, next, pcall, select, setmetatable, type
-local create, resume, running, status, yield =
-  coroutine.create, coroutine.resume, coroutine.running, coroutine.status, coroutine.yield
+local collectgarbage, error, next, pcall, select, setmetatable, string, type =
+  collectgarbage, error, next, pcall, select, setmetatable, string, type
+local create, resume, running, status, coroutine_wrap, yield =
+  coroutine.create, coroutine.resume, coroutine.running, coroutine.status, coroutine.wrap, coroutine.yield
 local isyieldable = coroutine.isyieldable
-local getinfo = core.debug and core.debug.getinfo
+local getinfo, getlocal = core.debug and core.debug.getinfo, core.debug and core.debug.getlocal
 local xpcall_function, pcall_function = xpcall, pcall
 local interrupted = signals.interrupted
 local now, outcome = core.now, core.outcome
 local arm_timer, disarm_timer, take_due = core.arm, core.disarm, core.take_due
 local wait_for_any, next_ready = core.wait_for_any, core.next_ready
 local hooks_are_shared = core.hooks_are_shared
+-- Only on plain Lua 5.1, and only if its state is laid out as it should be. Otherwise a wait is tried, and it is Lua
+-- that says why it cannot be.
+local can_suspend = core.can_suspend
+if can_suspend then
+  local in_callback
+  local in_coroutine = coroutine_wrap(function()
+    string.gsub("x", "x", function()
+      in_callback = can_suspend()
+    end)
+    return can_suspend()
+  end)()
+  if not in_coroutine or in_callback then
+    function can_suspend() return true end
+  end
+end
 
 local _ENV = nil -- luacheck: ignore
 
@@ -32,6 +48,8 @@ local INTERRUPTED = 1
 local WAIT = {}
 
 local outside = { op = "run", id = 0 }
+-- Code that the loop itself calls: on_error, and finalizers that strike in it. It cannot wait.
+local within = { op = "run" }
 
 local loop = {
   READY = READY,
@@ -135,7 +153,7 @@ local function unlink(context)
     context.expiry = nil
     timed = timed - 1
   end
-  context.is_parked = false
+  context.is_parked, context.joins = false, nil
 end
 
 --- Lets go of what a context holds beyond a wait, when its operation ends in the middle.
@@ -277,26 +295,44 @@ local function is_ours(info)
   return info.source:sub(1, 5) == "=tcp/"
 end
 
---- What stands between the wait and the bottom of its coroutine.
+--- Whether the function at a level of plain Lua 5.1's stack is in a for loop, though an iterator that made a tail call
+-- has lost its name.
+local function has_generator(level)
+  local i = 1
+  local name = getlocal(level + 1, i)
+  while name and name ~= "(for generator)" do
+    i = i + 1
+    name = getlocal(level + 1, i)
+  end
+  return name ~= nil
+end
+
+local function in_a_loop(op)
+  return "in a for loop on Lua 5.1: use while" .. (op == "sleep" and "" or " and try_" .. (INSTEAD[op] or op))
+end
+
+--- What stands between the wait and the bottom of its coroutine. Only plain 5.1 minds what the interpreter calls.
 local function boundary(op)
   local level = 2
   local info = getinfo and getinfo(level, "nSf")
   while info do
-    if info.name == "(for generator)" then
-      return "in a for loop on Lua 5.1: use while and try_" .. (INSTEAD[op] or op)
-    elseif info.func == pcall_function or info.func == xpcall_function then
+    local is_pcall = info.func == pcall_function or info.func == xpcall_function
+    if can_suspend and info.name == "(for generator)" then
+      return in_a_loop(op)
+    elseif can_suspend and is_pcall then
       return "in pcall on Lua 5.1: use tcp.pcall"
-    elseif info.namewhat == "metamethod" then
-      return "in a metamethod or a finalizer: wait before, or spawn a task"
-    elseif info.what == "C" then
+    elseif can_suspend and info.what == "tail" and has_generator(level + 1) then
+      return in_a_loop(op)
+    elseif info.what == "C" and not is_pcall then
       return ("in a callback of %s: wait before or after it"):format(info.name or "a C function")
-    end
-    local outer = getinfo(level + 1, "S")
-    if info.what == "Lua" and not info.name and outer and outer.what == "Lua" and not is_ours(info) then
-      return "in a metamethod or a finalizer on Lua 5.1: wait before, or spawn a task"
+    elseif info.namewhat == "metamethod" and info.name:find("gc$") then
+      return "in a finalizer: spawn a task"
     end
     level = level + 1
     info = getinfo(level, "nSf")
+  end
+  if can_suspend then
+    return "in a metamethod or a finalizer on Lua 5.1: wait before, or spawn a task"
   end
   return "here: something that is not Lua is between this call and its task"
 end
@@ -328,9 +364,9 @@ if isyieldable then
     end
     return yield(WAIT)
   end
-elseif core.can_suspend then
+elseif can_suspend then
   function suspend()
-    if not core.can_suspend() then
+    if not can_suspend() then
       return "boundary"
     end
     return yield(WAIT)
@@ -366,6 +402,10 @@ local function pack(...)
 end
 
 local function finish(task, ok, ...)
+  if task.is_parked then
+    -- An error came between the wait and the loop.
+    unlink(task)
+  end
   release(task)
   disarm(task)
   if task.is_quiet then
@@ -399,7 +439,8 @@ loop.finish = finish
 local LOST = "coroutine.yield in a task gives its values to nobody: use tcp.sleep(0) to let others run, "
   .. "and tcp.wrap for coroutines of your own"
 
-local function came_back(task, ok, mark, ...)
+local function came_back(task, ok, ...)
+  local mark = (...)
   loop.current = nil
   if ok and mark == WAIT then
     return
@@ -412,7 +453,7 @@ local function came_back(task, ok, mark, ...)
     finish(task, false, mark)
     return error(mark, 0)
   end
-  return finish(task, ok, mark, ...)
+  return finish(task, ok, ...)
 end
 
 --- The body of every task: until it is begun, its arguments wait where they belong, on its stack.
@@ -463,11 +504,14 @@ local function described(task)
   repeat
     info = getinfo and getinfo(task.thread, level, "Sl")
     level = level + 1
-  until not info or (info.what ~= "C" and not is_ours(info))
+  until not info or info.currentline > 0 and not is_ours(info)
   return info and ("%s at %s:%d"):format(task.op, info.short_src, info.currentline) or task.op
 end
 
 local SHOWN = 10
+
+-- Raised by the loop, and told where the wait was called.
+local STUCK = {}
 
 local function stuck()
   local waits, count = {}, 0
@@ -490,7 +534,8 @@ local function stuck()
   else
     text = text .. ": there is no task that could end it"
   end
-  return errors.misuse("", text, "")
+  STUCK.text = text
+  return error(STUCK, 0)
 end
 
 -- How often in a row the system is not asked, because code outside tasks has what it waited for.
@@ -498,16 +543,19 @@ local HASTE = 16
 local hasty = 0
 
 --- One round: runs who is ready, then waits for what comes next, at most until `limit` (nil: as long as it takes).
-local function turn(limit)
+-- `is_step`: nobody outside tasks waits for anything but them.
+local function turn(limit, is_step)
   run_batch()
-  if outside.outcome ~= nil then
+  if interrupted() then
+    return error("interrupted!", 0)
+  elseif outside.outcome ~= nil then
     hasty = hasty + 1
     if hasty < HASTE then
       return
     end
     hasty = 0
     limit = 0
-  elseif ready_count > 0 then
+  elseif ready_count > 0 or is_step and loop.live == 0 and loop.quiet == 0 then
     limit = 0
   elseif limit == nil and watching == 0 and timed == 0 then
     return stuck()
@@ -541,34 +589,67 @@ local function turn_until_woken()
   end
 end
 
-local function locked(run, limit)
-  looping = true
-  local ok, err = pcall(run, limit)
-  looping = false
-  if not ok then
-    unlink(outside)
-    release(outside)
-    outside.waits_for_all = nil
-    return error(err, 0)
+--- One round for `tcp.step`.
+local function step(limit)
+  turn(limit, true)
+  -- Who has been woken need not wait for the next call.
+  run_batch()
+end
+
+-- The loop turns in a coroutine of its own: where an interpreter's Ctrl-C strikes in the main one only, it cannot leave
+-- half done what the loop was doing.
+local function keep_turning(run, limit)
+  while true do
+    looping = true
+    local ok, err = pcall(run, limit)
+    looping = false
+    run, limit = yield(ok, err)
   end
 end
 
-local function step(limit)
-  turn(limit)
-  -- Who has been woken need not wait for the next call.
-  run_batch()
+local turner = create(keep_turning)
+
+--- Puts right what an error has left: it came from outside, between two of the loop's own steps.
+local function recover()
+  local task = loop.current
+  if task then
+    loop.current = nil
+    if not task.is_parked and not task.is_ended and status(task.thread) == "suspended" then
+      make_ready(task)
+    end
+  end
+  unlink(outside)
+  release(outside)
+  outside.waits_for_all = nil
+  if outside.gift ~= nil then
+    loop.take_back(outside.giver, outside.gift)
+    outside.gift = nil
+  end
+end
+
+local function locked(run, limit)
+  local _, ok, err = resume(turner, run, limit)
+  if is_watched then
+    -- What this round has left is for the other loop to bring on.
+    core.set_alarm(ready_count > 0 and 0 or core.next_timer())
+  end
+  if ok then
+    return
+  end
+  recover()
+  if err == STUCK then
+    return errors.misuse("", STUCK.text, "")
+  end
+  return error(err, 0)
 end
 
 --- One round from outside tasks, at most until `limit`. Whether there are tasks left.
 function loop.step(limit)
   if looping then
-    return misplaced(outside, "step", "loop")
+    return misplaced(within, "step", "loop")
   end
   outside.op, outside.outcome = "step", nil
   locked(step, limit)
-  if is_watched then
-    core.set_alarm(ready_count > 0 and 0 or core.next_timer())
-  end
   return loop.live > 0
 end
 
@@ -601,27 +682,61 @@ function loop.pass()
   end
 end
 
+--- Who it is that runs.
+function loop.context()
+  return loop.current or looping and within or outside
+end
+
+--- The scope that ends first of those that the running code is in. A coroutine that has been left is not around it.
+local function nearest_scope(context)
+  local nearest
+  for thread, scope in next, context.scopes do
+    local state = thread ~= context and status(thread)
+    if state ~= "suspended" and state ~= "dead" then
+      scope = scope.nearest
+      if not nearest or scope.expiry < nearest.expiry or scope.expiry == nearest.expiry and scope.id < nearest.id then
+        nearest = scope
+      end
+    end
+  end
+  return nearest
+end
+
+--- When the running code's time is over, its own limits and those around it.
+function loop.limit(context, expiry)
+  local scope = context.scopes and nearest_scope(context)
+  if scope and scope.expiry < (expiry or 1 / 0) then
+    return scope.expiry, scope
+  end
+  return expiry
+end
+
 --- Before a wait in `op` until `expiry`: the context, the moment when it ends and the outcome then. If there is
 -- nothing to wait for, nil and the outcome.
 function loop.enter(op, expiry)
-  local context = loop.current or outside
-  if context == outside and looping then
-    return misplaced(outside, op, "loop")
-  elseif context.is_cancelled then
+  local context = loop.context()
+  if context == within then
+    return misplaced(within, op, "loop")
+  elseif context.is_parked then
+    -- An error came between a wait and the loop.
+    unlink(context)
+  end
+  context.waits_for_all = nil
+  if context.is_cancelled then
+    -- Whoever does not heed that holds up nobody.
+    loop.pass()
     return nil, CANCELLED
   end
-  local scope, on_time = context.scope, TIMED_OUT
-  if scope and scope.nearest.expiry < (expiry or 1 / 0) then
-    expiry, on_time = scope.nearest.expiry, OVERDUE
-  end
-  if expiry and expiry <= now() then
-    if on_time == OVERDUE then
-      scope.nearest.has_struck = true
+  local at, scope = loop.limit(context, expiry)
+  context.strikes = scope
+  if at and at <= now() then
+    if scope then
+      scope.has_struck = true
     end
     loop.pass()
-    return nil, on_time
+    return nil, scope and OVERDUE or TIMED_OUT
   end
-  return context, expiry, on_time
+  return context, at, scope and OVERDUE or TIMED_OUT
 end
 
 local function set_time(context, expiry, on_time)
@@ -641,7 +756,7 @@ local function after_pause(context, op, problem)
   end
   local result = context.outcome
   if result == OVERDUE then
-    context.scope.nearest.has_struck = true
+    context.strikes.has_struck = true
   end
   return result
 end
@@ -683,12 +798,11 @@ end
 
 --- Waits until no task is left.
 function loop.park_for_all()
-  outside.waits_for_all = true
   local context, expiry, on_time = loop.enter("run")
   if not context then
-    outside.waits_for_all = nil
     return expiry
   end
+  outside.waits_for_all = true
   local result = loop.park(outside, "run", expiry, on_time)
   outside.waits_for_all = nil
   return result

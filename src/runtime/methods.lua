@@ -10,10 +10,10 @@ local pairs, type = pairs, type
 local raise, misuse = errors.raise, errors.misuse
 local wait, wait_for_turn = waiting.wait, waiting.wait_for_turn
 local READ, PASS, TURN = waiting.READ, waiting.PASS, waiting.TURN
-local outside, pass, reading = loop.outside, loop.pass, loop.reading
+local limit, pass, reading, running_context = loop.limit, loop.pass, loop.reading, loop.context
 local READY = loop.READY
 local PENDING, WAITS, outcome = core.PENDING, core.WAITS, core.outcome
-local busy, cut, write_cut, write_on = core.busy, core.cut, core.write_cut, core.write_on
+local busy, cut, now, write_cut, write_on = core.busy, core.cut, core.now, core.write_cut, core.write_on
 
 local _ENV = nil -- luacheck: ignore
 
@@ -27,6 +27,15 @@ local function failed(name, signal, detail)
   return nil, signal
 end
 
+-- After its time is over an operation still takes what needs no wait, but not for ever: so often it lets others pass.
+local MOST_LATE = 16
+
+--- Whether the next wait of `context` would end at once.
+local function is_over(context, expiry)
+  local at = limit(context, expiry)
+  return context.is_cancelled or at ~= nil and at <= now()
+end
+
 --- Goes on with a read that did not succeed at once; nobody else reads from the connection in the meantime. `op` is
 -- the operation's name in errors.
 local function settle(value, name, op, step, self, a, b, c)
@@ -37,15 +46,17 @@ local function settle(value, name, op, step, self, a, b, c)
       return failed(name, signal, expiry)
     end
   end
-  local context = loop.current or outside
+  local context = running_context()
   if context.reads then
     loop.release(context)
   end
   context.reads, reading[self] = self, context
   local err
+  local late = 0
   repeat
-    if signal == PASS then
+    if signal == PASS and late < MOST_LATE then
       pass()
+      late = is_over(context, expiry) and late + 1 or 0
     else
       local ended = wait(self, signal, expiry, op)
       if ended ~= READY then
@@ -78,7 +89,7 @@ end
 --- Whether somebody else is in the middle of a read. What an interrupted one of its own has left is forgotten.
 local function is_busy(self)
   local reader = reading[self]
-  if reader == (loop.current or outside) then
+  if reader == running_context() then
     loop.release(reader)
     return false
   end
@@ -183,7 +194,7 @@ end
 
 --- Goes on with a write that was queued, until it is done or its time is up.
 local function settle_queued(op, self, signal, expiry, ticket)
-  local context = loop.current or outside
+  local context = running_context()
   if context.ticket then
     -- It was interrupted. Its end may have made it this one's turn.
     loop.release(context)
@@ -192,10 +203,12 @@ local function settle_queued(op, self, signal, expiry, ticket)
   context.writes, context.ticket = self, ticket
   local renewable = op == "write" or op == "write_str" or op == "send"
   local value, err
+  local late = 0
   repeat
     local ended = READY
-    if signal == PASS then
+    if signal == PASS and late < MOST_LATE then
       pass()
+      late = is_over(context, expiry) and late + 1 or 0
     elseif signal == TURN then
       ended = wait_for_turn(self, ticket, expiry, op)
     else
@@ -291,7 +304,8 @@ local function wake_waiters(slot)
 end
 
 local function shutdown(name, self, direction)
-  while core.shutdown(self, direction) == PENDING do
+  local has_waited = false
+  while core.shutdown(self, direction, has_waited) == PENDING do
     local signal, expiry, ticket = outcome()
     if type(signal) ~= "number" then
       return failed(name, signal, expiry)
@@ -299,8 +313,10 @@ local function shutdown(name, self, direction)
     -- It comes after the writes that were called before it.
     local _, err = settle_queued("shutdown", self, signal, expiry, ticket)
     if err ~= nil then
+      err.written = nil
       return nil, err
     end
+    has_waited = true
   end
   local slot = core.slot(self)
   if slot then
@@ -370,6 +386,8 @@ return {
   close = methods.close,
   -- `for line in conn do`
   call = function(self)
-    return next_line(self)
+    -- No tail call: on Lua 5.1 it would hide that this is an iterator.
+    local line = next_line(self)
+    return line
   end,
 }

@@ -54,6 +54,12 @@ local function take(self)
   return value
 end
 
+--- Puts back what was given to somebody who could not take it.
+function loop.take_back(self, value)
+  self.first = self.first - 1
+  self.items[self.first] = value
+end
+
 local function count(self)
   return self.last - self.first + 1
 end
@@ -80,7 +86,7 @@ local function push(name, self, value)
   end
   local popper = self.poppers.first
   if popper then
-    popper.gift = value
+    popper.gift, popper.giver = value, self
     wake(popper, READY)
   elseif count(self) < self.limit then
     put(self, value)
@@ -136,7 +142,7 @@ local function pop(name, self, timeout)
     return nil, cut(nil, "pop", ended)
   end
   local value = context.gift
-  context.gift = nil
+  context.gift, context.giver = nil, nil
   return value
 end
 

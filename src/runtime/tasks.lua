@@ -2,13 +2,13 @@
 
 local core, errors, loop, waiting, coroutines = ...
 
-local error, getmetatable, pairs, pcall, rawget, select, setmetatable, tonumber, tostring, type =
-  error, getmetatable, pairs, pcall, rawget, select, setmetatable, tonumber, tostring, type
+local error, getmetatable, next, pairs, pcall, rawget, running, select, setmetatable, tonumber, tostring, type =
+  error, getmetatable, next, pairs, pcall, rawget, coroutine.running, select, setmetatable, tonumber, tostring, type
 local unpack = table.unpack or unpack
 local misuse, raise = errors.misuse, errors.raise
 local cut, moment, now, type_name = core.cut, core.moment, core.now, core.type_name
 local PENDING, outcome = core.PENDING, core.outcome
-local outside, wake = loop.outside, loop.wake
+local wake = loop.wake
 local READY, CANCELLED = loop.READY, loop.CANCELLED
 
 local _ENV = nil -- luacheck: ignore
@@ -108,7 +108,7 @@ local function cancelled(task)
   local err = cut(nil, "join", CANCELLED)
   err.task = task
   if task.failure and not errors.is_error(task.failure[1], "cancelled") then
-    err.message = err.message .. ", and failed then: " .. tostring(task.failure[1])
+    err.message = err.message .. ", and failed then: " .. errors.text(task.failure[1])
   end
   return err
 end
@@ -126,22 +126,22 @@ end
 local function join(name, self, timeout)
   check_task(name, self)
   local expiry = expiry_of(name, 1, timeout)
-  local context = loop.current or outside
+  local context = loop.context()
   if waits_for(self, context) then
     local problem = self == context and "a task cannot wait for itself" or "that task waits for this one"
     return misuse(name, "bad self to '", "' (" .. problem .. ")")
   end
+  local op = name == "run" and "run" or "join"
   if not self.is_ended then
-    local waiter, at, on_time = loop.enter("join", expiry)
+    local waiter, at, on_time = loop.enter(op, expiry)
     local ended = at
     if waiter then
       loop.append(waiter, self)
       waiter.joins = self
-      ended = loop.park(waiter, "join", at, on_time)
-      waiter.joins = nil
+      ended = loop.park(waiter, op, at, on_time)
     end
     if ended ~= READY then
-      return false, true, cut(nil, "join", ended)
+      return false, true, cut(nil, op, ended)
     end
   end
   return result_of(self)
@@ -178,16 +178,16 @@ function loop.report(task, failure, thread)
   if task.is_quiet then
     return
   end
-  local traceback = errors.traceback(thread, failure)
+  local traceback = errors.traceback(thread, errors.text(failure))
   local handler = rawget(tasks.module, "on_error")
   if handler ~= nil then
     local ok, problem = pcall(handler, failure, traceback, task)
-    if not ok then
-      core.report("tcp: on_error failed: " .. tostring(problem))
+    if ok then
+      return
     end
-  else
-    core.report("tcp: a task failed: " .. tostring(traceback))
+    core.report("tcp: on_error failed: " .. errors.text(problem))
   end
+  core.report("tcp: a task failed: " .. traceback)
 end
 
 ---------------------------------------------------------------------------------------------------------------------
@@ -217,7 +217,10 @@ end
 --- One round: runs what is ready, waits at most `timeout` seconds for more. Whether tasks are left.
 function tasks.step(timeout)
   not_in_a_task("step")
-  return loop.step(timeout == nil and 0 or expiry_of("step", 1, timeout))
+  if timeout == nil then
+    return loop.step(0)
+  end
+  return loop.step(expiry_of("step", 1, timeout))
 end
 
 function tasks.pollfd()
@@ -230,21 +233,28 @@ function tasks.pollfd()
 end
 
 ---------------------------------------------------------------------------------------------------------------------
--- with_timeout: a scope. The scope that ends first of all those around cuts the waits, and only that one reports it.
+-- with_timeout: a scope of the coroutine that calls it. Of all the scopes around a wait the one that ends first cuts
+-- it, and only that one reports it.
 
 local function nearer(scope, other)
   return other and other.expiry <= scope.expiry and other or scope
 end
 
+-- Counts them: of two that end at once the outer one counts.
+local last_scope = 0
+
 --- What comes after the function: the results, or who is to blame.
-local function leave(context, scope, ok, ...)
-  context.scope = scope.parent
+local function leave(context, thread, scope, ok, ...)
+  context.scopes[thread] = scope.parent
+  if next(context.scopes) == nil then
+    context.scopes = nil
+  end
   if not scope.has_struck then
     return ok, false, ...
   end
   local err = errors.new("timeout", "with_timeout", ("timed out after %s s"):format(tostring(scope.seconds)))
   if not ok and not errors.is_error((...), "cancelled") then
-    err.message = err.message .. ", and failed then: " .. tostring((...))
+    err.message = err.message .. ", and failed then: " .. errors.text((...))
   end
   return false, true, err
 end
@@ -255,11 +265,19 @@ local function with_timeout(name, seconds, fn, ...)
     return misuse(name, outcome())
   end
   fn = function_of(name, 2, fn)
-  local context = loop.current or outside
-  local scope = { expiry = expiry or 1 / 0, parent = context.scope, seconds = tonumber(seconds) }
-  scope.nearest = nearer(scope, context.scope and context.scope.nearest)
-  context.scope = scope
-  return leave(context, scope, coroutines.pcall(fn, ...))
+  local context = loop.context()
+  -- Lua 5.1 has no name for its main thread.
+  local thread, scopes = running() or context, context.scopes
+  if not scopes then
+    scopes = setmetatable({}, { __mode = "k" })
+    context.scopes = scopes
+  end
+  local parent = scopes[thread]
+  last_scope = last_scope + 1
+  local scope = { expiry = expiry or 1 / 0, parent = parent, seconds = tonumber(seconds), id = last_scope }
+  scope.nearest = nearer(scope, parent and parent.nearest)
+  scopes[thread] = scope
+  return leave(context, thread, scope, coroutines.pcall(fn, ...))
 end
 
 function tasks.with_timeout(seconds, fn, ...)

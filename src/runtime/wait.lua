@@ -31,7 +31,7 @@ local function wait_alone(target, interest, expiry, on_time)
       return READY
     elseif woken == TIMED_OUT then
       if on_time == OVERDUE then
-        outside.scope.nearest.has_struck = true
+        outside.strikes.has_struck = true
       end
       return on_time
     end
@@ -61,7 +61,7 @@ local slots = setmetatable({}, { __mode = "k" })
 --- Waits until `target` is worth another step of `op`: READY, or why it ended without that.
 function waiting.wait(target, interest, expiry, op)
   local context, slot = loop.current, slots[target]
-  if context and slot and not expiry and not context.scope and not context.is_cancelled then
+  if context and slot and not expiry and not context.scopes and not context.is_cancelled and not context.is_parked then
     return park_at(context, interest == WRITE and writers or readers, slot, op)
   end
   local at, on_time

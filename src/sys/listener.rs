@@ -53,7 +53,7 @@ impl Listener {
     pub fn bind_all(port: u16, options: &ListenOptions) -> io::Result<Self> {
         let ipv6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
         match Self::bind(&ipv6, options) {
-            Err(error) if has_no_ipv6(&error) && !options.ipv6_only => {
+            Err(error) if is_not_here(&error) && !options.ipv6_only => {
                 Self::bind(&(Ipv4Addr::UNSPECIFIED, port).into(), options)
             }
             other => other,
@@ -138,14 +138,16 @@ fn listen(socket: socket2::Socket, address: &SockAddr, options: &ListenOptions) 
     Ok(Listener { socket, path: None })
 }
 
-/// Whether the path is a socket that nobody listens on.
+/// Whether the path is a socket that nobody has any more. Asked with a datagram, which a listener refuses for its type
+/// (EPROTOTYPE): it is not bothered with a connection.
 fn is_deserted(path: &Path) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket());
-    is_socket
-        && Socket::connect_unix(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    let asked = || socket2::Socket::new(Domain::UNIX, Type::DGRAM, None)?.connect(&unix_address(path)?);
+    is_socket && asked().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-fn has_no_ipv6(error: &io::Error) -> bool {
+/// Whether the machine lacks the address, or its family.
+pub fn is_not_here(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL))
 }

@@ -209,9 +209,10 @@ pub fn unix_address(path: &Path) -> io::Result<SockAddr> {
         .map_err(|_| io::Error::other("the path is too long for a unix socket (107 bytes on Linux)"))
 }
 
+/// An IPv4 client of a listener for both families is called by its IPv4 address (RFC 4291, section 2.5.5.2).
 pub fn address(found: SockAddr) -> Address {
     match found.as_socket() {
-        Some(ip) => Address::Ip(ip),
+        Some(ip) => Address::Ip(SocketAddr::new(ip.ip().to_canonical(), ip.port())),
         None => Address::Unix(found.as_pathname().map(Path::to_path_buf)),
     }
 }
