@@ -298,6 +298,9 @@ end
 --- Whether the function at a level of plain Lua 5.1's stack is in a for loop, though an iterator that made a tail call
 -- has lost its name.
 local function has_generator(level)
+  if not getinfo(level + 1, "l") then
+    return false
+  end
   local i = 1
   local name = getlocal(level + 1, i)
   while name and name ~= "(for generator)" do
@@ -439,6 +442,11 @@ loop.finish = finish
 local LOST = "coroutine.yield in a task gives its values to nobody: use tcp.sleep(0) to let others run, "
   .. "and tcp.wrap for coroutines of your own"
 
+--- Where hooks belong to all coroutines, Ctrl-C strikes in whichever runs, but it is meant for the whole program.
+function loop.is_interrupt(err)
+  return hooks_are_shared and type(err) == "string" and err:find("interrupted!$") ~= nil
+end
+
 local function came_back(task, ok, ...)
   local mark = (...)
   loop.current = nil
@@ -447,8 +455,7 @@ local function came_back(task, ok, ...)
   elseif ok and status(task.thread) == "suspended" then
     return finish(task, false, LOST)
   end
-  if not ok and hooks_are_shared and type(mark) == "string" and mark:find("interrupted!$") then
-    -- Ctrl-C struck in the task, but it is meant for the whole program.
+  if not ok and loop.is_interrupt(mark) then
     task.is_cancelled = true
     finish(task, false, mark)
     return error(mark, 0)

@@ -184,6 +184,8 @@ function loop.report(task, failure, thread)
     local ok, problem = pcall(handler, failure, traceback, task)
     if ok then
       return
+    elseif loop.is_interrupt(problem) then
+      return error(problem, 0)
     end
     core.report("tcp: on_error failed: " .. errors.text(problem))
   end
