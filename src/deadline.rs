@@ -35,6 +35,10 @@ impl Deadline {
         self.0.is_some_and(|at| at <= now)
     }
 
+    pub fn passed_by_now(self) -> bool {
+        self != Self::NEVER && self.passed(Instant::now())
+    }
+
     pub fn moment(self) -> Option<Instant> {
         self.0
     }

@@ -11,6 +11,7 @@ io.stdout:flush()
 
 local function echo(conn)
   conn:setmode("bn", "bn")
+  conn:onerror(function(_, _, code) return code end)
   local data = conn:read(-8192)
   while data do
     conn:write(data)

@@ -4,7 +4,6 @@
 //! dearer. The methods are Lua functions around the steps (methods.lua).
 
 use std::time::Duration;
-use std::time::Instant;
 
 use mlua::Either;
 use mlua::IntoLua;
@@ -163,12 +162,12 @@ pub fn reading<R: IntoLua + 'static>(
                 Ok(Step::Ready(value)) => Ok(reply::done(value)),
                 Ok(Step::Wait(interest)) => {
                     let limit = call.timeout.unwrap_or(it.net.reading.timeout);
-                    let now = Instant::now();
-                    let expiry = it.net.reading.expiry(now, limit);
+                    let expiry = it.net.reading.expiry(limit);
                     // Who has no time to wait is told what the system knows, not what was known before.
-                    if it.net.took_word() && expiry.passed(now) {
+                    if it.net.took_word() && expiry.passed_by_now() {
                         continue;
                     }
+                    it.net.rest();
                     if interest == Interest::Read && expiry == Deadline::NEVER {
                         return Ok(reply::waits());
                     }

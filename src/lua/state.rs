@@ -78,7 +78,7 @@ fn shutdown(lua: &Lua, (it, direction, has_waited): (Receiver, Value, bool)) -> 
         && !has_waited
         && let Some(ticket) = it.net.queue_behind_writes()
     {
-        let expiry = it.net.writing.expiry(Instant::now(), it.net.writing.timeout);
+        let expiry = it.net.writing.expiry(it.net.writing.timeout);
         return Ok(reply::waiting(lua, Interest::Turn, expiry, Value::Integer(ticket as Integer)));
     }
     let done = it.net.shutdown(direction).map(|()| Nothing::None);

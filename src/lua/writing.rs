@@ -4,7 +4,6 @@
 //! ticket with which the embedded Lua goes on, or gives it up.
 
 use std::io::IoSlice;
-use std::time::Instant;
 
 use mlua::AnyUserData;
 use mlua::BorrowedBytes;
@@ -101,7 +100,7 @@ fn writing(
 }
 
 fn expiry(it: &Connection) -> crate::deadline::Deadline {
-    it.net.writing.expiry(Instant::now(), it.net.writing.timeout)
+    it.net.writing.expiry(it.net.writing.timeout)
 }
 
 /// Step: goes on with a queued write. While it waits, `more` says whether bytes left in this step.

@@ -80,8 +80,12 @@ pub struct Time {
 
 impl Time {
     /// When an operation that begins now and may take `limit` has to end.
-    pub fn expiry(&self, now: Instant, limit: Option<Duration>) -> Deadline {
-        Deadline::after(now, limit).earliest(self.deadline)
+    pub fn expiry(&self, limit: Option<Duration>) -> Deadline {
+        match limit {
+            None => self.deadline,
+            // The clock is asked only where it matters.
+            limit => Deadline::after(Instant::now(), limit).earliest(self.deadline),
+        }
     }
 }
 
@@ -267,6 +271,13 @@ impl Connection {
     /// Has the loop watch it, see `Stream::watch`. `None` once closed.
     pub fn watch(&mut self, reactor: &Rc<Reactor>) -> Option<io::Result<usize>> {
         self.stream.as_mut().map(|stream| stream.watch(reactor))
+    }
+
+    /// A wait follows: others have their turn.
+    pub fn rest(&mut self) {
+        if let Some(stream) = &mut self.stream {
+            stream.rest();
+        }
     }
 
     /// Where the loop tells of it, if it is watched.

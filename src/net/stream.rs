@@ -139,6 +139,11 @@ impl Stream {
         self.spent += 1;
     }
 
+    /// Others have their turn: its share is whole again.
+    pub fn rest(&mut self) {
+        self.spent = 0;
+    }
+
     fn has_had_its_share(&mut self) -> bool {
         let had = self.spent >= SHARE;
         if had {

@@ -4,10 +4,11 @@
 -- time. `enter` says whether it may, its place is linked (a slot of the reactor, a list, …), and `park` comes back
 -- with the outcome once `wake` has given one. The loop itself runs where code outside tasks waits, never in a task.
 --
--- A context's fields while it waits: `op`, `expiry`, `on_time` (the outcome when time is up), `is_parked`, and where it
--- is linked: `is_alone_at` or `links` with `key`, or `list`. Beyond a single wait: `reads` (the connection it reads
--- from), `writes` and `ticket` (a queued write of its own), `scopes` (its with_timeouts, by coroutine), `armed` (its
--- timer).
+-- A context's fields while it waits: `op`, `expiry`, `on_time` (the outcome when time is up), `place` (`readers` or
+-- `writers`, where it is alone at the slot `key`; or ELSEWHERE, with `links` and `key`, or `list`), and then `outcome`,
+-- unless that is READY. Beyond a single wait: `reads` (the connection it reads from), `writes` and `ticket` (a queued
+-- write of its own), `scopes` (its with_timeouts, by coroutine), `is_limited` (it has some, or was cancelled), `armed`
+-- (its timer).
 
 local core, errors, signals = ...
 
@@ -47,7 +48,10 @@ local INTERRUPTED = 1
 -- What a task yields when it waits. Nobody else has it.
 local WAIT = {}
 
-local outside = { op = "run", id = 0 }
+-- The place of a context that does not wait alone for a descriptor.
+local ELSEWHERE = {}
+
+local outside = { op = "run", id = 0, is_limited = true }
 -- Code that the loop itself calls: on_error, and finalizers that strike in it. It cannot wait.
 local within = { op = "run" }
 
@@ -60,8 +64,7 @@ local loop = {
   outside = outside,
   -- The task that is running.
   current = nil,
-  -- Tasks that have not ended: all of them, and how many. Those of the module's own are only counted.
-  tasks = {},
+  -- How many tasks have not ended, and how many of the module's own.
   live = 0,
   quiet = 0,
   -- Who waits on a slot of the reactor: a context, or a list of them.
@@ -77,8 +80,10 @@ local readers, writers, reading, wrapped = loop.readers, loop.writers, loop.read
 
 -- How many wait for a descriptor, how many for time, and how many have a timer.
 local watching, timed, armed = 0, 0, 0
-local by_id = {}
+-- Contexts by their number, all that have not ended, and numbers to be given again.
+local by_id = { [0] = outside }
 local last_id = 0
+local free_ids, free_count = {}, 0
 
 -- Tasks to be run next, and those of the round that is under way.
 local ready, ready_count = {}, 0
@@ -134,10 +139,9 @@ local function leave(context, list)
 end
 
 local function unlink(context)
-  local links, list = context.links, context.list
-  if context.is_alone_at then
-    context.is_alone_at[context.key] = nil
-    context.is_alone_at = nil
+  local place, links, list = context.place, context.links, context.list
+  if place == readers or place == writers then
+    place[context.key] = nil
     watching = watching - 1
   elseif links then
     links[context.key] = nil
@@ -153,12 +157,15 @@ local function unlink(context)
     context.expiry = nil
     timed = timed - 1
   end
-  context.is_parked, context.joins = false, nil
+  context.place, context.joins = nil, nil
 end
 
 --- Lets go of what a context holds beyond a wait, when its operation ends in the middle.
 local function release(context)
   local conn, ticket = context.reads, context.ticket
+  if context.place then
+    unlink(context)
+  end
   if conn then
     context.reads = nil
     reading[conn] = nil
@@ -184,11 +191,6 @@ local function arm(context, expiry)
     disarm_timer(context.id, before)
   else
     armed = armed + 1
-    if not context.id then
-      last_id = last_id + 1
-      context.id = last_id
-    end
-    by_id[context.id] = context
   end
   context.armed = expiry
   arm_timer(context.id, expiry)
@@ -198,7 +200,6 @@ local function disarm(context)
   if context.armed then
     disarm_timer(context.id, context.armed)
     context.armed = nil
-    by_id[context.id] = nil
     armed = armed - 1
   end
 end
@@ -217,7 +218,7 @@ end
 loop.make_ready = make_ready
 
 local function wake(context, result)
-  if context.is_parked then
+  if context.place then
     unlink(context)
     context.outcome = result
     if context ~= outside then
@@ -230,30 +231,12 @@ loop.wake = wake
 
 --- Wakes whoever waits on a slot, or in a list.
 local function wake_all(waiter)
-  if waiter.is_alone_at then
-    -- What `park_at` has linked: the way of nearly every wait.
-    waiter.is_alone_at[waiter.key] = nil
-    waiter.is_alone_at, waiter.is_parked = nil, false
-    watching = watching - 1
-    if waiter.expiry then
-      waiter.expiry = nil
-      timed = timed - 1
-    end
-    waiter.outcome = READY
-    if waiter ~= outside then
-      ready_count = ready_count + 1
-      ready[ready_count] = waiter
-      if is_watched and not looping then
-        core.set_alarm(0)
-      end
-    end
-    return
-  elseif waiter.is_parked then
-    return wake(waiter, READY)
+  if waiter.place then
+    return wake(waiter)
   end
   local context = waiter.first
   while context do
-    wake(context, READY)
+    wake(context)
     context = waiter.first
   end
 end
@@ -264,19 +247,13 @@ local function wake_due()
   local id = take_due()
   while id do
     local context = by_id[id]
-    if context then
-      local at = context.armed
-      by_id[id] = nil
-      context.armed = nil
-      armed = armed - 1
-      local expiry = context.expiry
-      if expiry then
-        if expiry <= at then
-          wake(context, context.on_time)
-        else
-          arm(context, expiry)
-        end
-      end
+    local at, expiry = context.armed, context.expiry
+    context.armed = nil
+    armed = armed - 1
+    if expiry and expiry <= at then
+      wake(context, context.on_time)
+    elseif expiry then
+      arm(context, expiry)
     end
     id = take_due()
   end
@@ -405,18 +382,16 @@ local function pack(...)
 end
 
 local function finish(task, ok, ...)
-  if task.is_parked then
-    -- An error came between the wait and the loop.
-    unlink(task)
-  end
   release(task)
   disarm(task)
   if task.is_quiet then
     loop.quiet = loop.quiet - 1
   else
     loop.live = loop.live - 1
-    loop.tasks[task] = nil
   end
+  by_id[task.id] = nil
+  free_count = free_count + 1
+  free_ids[free_count] = task.id
   task.is_ended = true
   if ok then
     task.results = pack(...)
@@ -433,7 +408,7 @@ local function finish(task, ok, ...)
     loop.report(task, task.failure[1], thread)
   end
   if loop.live == 0 and loop.quiet == 0 and outside.waits_for_all then
-    wake(outside, READY)
+    wake(outside)
   end
 end
 
@@ -470,15 +445,21 @@ local function body(fn, ...)
 end
 
 --- Makes a task; `is_quiet`: of the module's own. It begins when the caller next waits.
-function loop.spawn(task, fn, is_quiet, ...)
-  task.thread, task.is_new = create(body), true
+function loop.spawn(fn, is_quiet, ...)
+  local id = last_id + 1
+  if free_count > 0 then
+    id = free_ids[free_count]
+    free_count = free_count - 1
+  else
+    last_id = id
+  end
+  local task = { thread = create(body), id = id, is_new = true, is_quiet = is_quiet or nil }
+  by_id[id] = task
   resume(task.thread, fn, ...)
-  task.is_quiet = is_quiet or nil
   if is_quiet then
     loop.quiet = loop.quiet + 1
   else
     loop.live = loop.live + 1
-    loop.tasks[task] = true
   end
   make_ready(task)
   return task
@@ -522,10 +503,10 @@ local STUCK = {}
 
 local function stuck()
   local waits, count = {}, 0
-  for task in next, loop.tasks do
-    count = count + 1
-    if count <= SHOWN then
-      waits[count] = described(task)
+  for id, task in next, by_id do
+    if id > 0 and not task.is_quiet then
+      count = count + 1
+      waits[#waits + 1] = count <= SHOWN and described(task) or nil
     end
   end
   local text = "'" .. outside.op .. "' would wait for ever"
@@ -555,7 +536,7 @@ local function turn(limit, is_step)
   run_batch()
   if interrupted() then
     return error("interrupted!", 0)
-  elseif outside.outcome ~= nil then
+  elseif not is_step and not outside.place then
     hasty = hasty + 1
     if hasty < HASTE then
       return
@@ -576,7 +557,13 @@ local function turn(limit, is_step)
   local slot, readable, writable = next_ready()
   while slot do
     local context = readable and readers[slot]
-    if context then
+    if context and context.place == readers and not context.expiry and context ~= outside then
+      -- What `wake` does, for nearly every wait.
+      readers[slot], context.place = nil, nil
+      watching = watching - 1
+      ready_count = ready_count + 1
+      ready[ready_count] = context
+    elseif context then
       wake_all(context)
     end
     context = writable and writers[slot]
@@ -591,7 +578,7 @@ local function turn(limit, is_step)
 end
 
 local function turn_until_woken()
-  while outside.outcome == nil do
+  while outside.place do
     turn()
   end
 end
@@ -621,11 +608,10 @@ local function recover()
   local task = loop.current
   if task then
     loop.current = nil
-    if not task.is_parked and not task.is_ended and status(task.thread) == "suspended" then
+    if not task.place and not task.is_ended and status(task.thread) == "suspended" then
       make_ready(task)
     end
   end
-  unlink(outside)
   release(outside)
   outside.waits_for_all = nil
   if outside.gift ~= nil then
@@ -655,7 +641,7 @@ function loop.step(limit)
   if looping then
     return misplaced(within, "step", "loop")
   end
-  outside.op, outside.outcome = "step", nil
+  outside.op = "step"
   locked(step, limit)
   return loop.live > 0
 end
@@ -724,7 +710,7 @@ function loop.enter(op, expiry)
   local context = loop.context()
   if context == within then
     return misplaced(within, op, "loop")
-  elseif context.is_parked then
+  elseif context.place then
     -- An error came between a wait and the loop.
     unlink(context)
   end
@@ -755,13 +741,13 @@ local function set_time(context, expiry, on_time)
   end
 end
 
---- What `pause` could not do, and what the outcome means to a scope.
+--- How a wait has ended. `problem`: it could not begin.
 local function after_pause(context, op, problem)
   if problem then
-    unlink(context)
     return misplaced(context, op, problem)
   end
-  local result = context.outcome
+  local result = context.outcome or READY
+  context.outcome = nil
   if result == OVERDUE then
     context.strikes.has_struck = true
   end
@@ -770,7 +756,7 @@ end
 
 --- Waits where the context has been linked.
 function loop.park(context, op, expiry, on_time)
-  context.op, context.outcome, context.is_parked = op, nil, true
+  context.op, context.place = op, ELSEWHERE
   if expiry then
     set_time(context, expiry, on_time)
   end
@@ -781,23 +767,27 @@ function loop.park(context, op, expiry, on_time)
 end
 
 --- Waits for the descriptor of a slot, alone.
-function loop.park_at(context, links, slot, op, expiry, on_time)
-  context.is_alone_at, context.key, context.op, context.is_parked = links, slot, op, true
-  links[slot] = context
+function loop.park_at(context, place, slot, op, expiry, on_time)
+  context.place, context.key, context.op = place, slot, op
+  place[slot] = context
   watching = watching + 1
   if expiry then
     set_time(context, expiry, on_time)
   end
   if context == outside then
-    context.outcome = nil
     return after_pause(context, op, locked(turn_until_woken))
   end
   local thread, problem = running(), "coroutine"
   if thread == context.thread or wrapped[thread] then
-    problem = suspend()
+    if not isyieldable then
+      problem = suspend()
+    elseif isyieldable() then
+      problem = yield(WAIT)
+    else
+      problem = "boundary"
+    end
   end
-  local result = context.outcome
-  if problem or result ~= READY then
+  if problem or context.outcome then
     return after_pause(context, op, problem)
   end
   return READY

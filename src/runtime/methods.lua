@@ -8,7 +8,8 @@ local core, errors, loop, waiting = ...
 
 local pairs, type = pairs, type
 local raise, misuse = errors.raise, errors.misuse
-local wait, wait_for_turn = waiting.wait, waiting.wait_for_turn
+local slots, wait, wait_for_turn = waiting.slots, waiting.wait, waiting.wait_for_turn
+local park_at, readers = loop.park_at, loop.readers
 local READ, PASS, TURN = waiting.READ, waiting.PASS, waiting.TURN
 local limit, pass, reading, running_context = loop.limit, loop.pass, loop.reading, loop.context
 local READY = loop.READY
@@ -58,7 +59,14 @@ local function settle(value, name, op, step, self, a, b, c)
       pass()
       late = is_over(context, expiry) and late + 1 or 0
     else
-      local ended = wait(self, signal, expiry, op)
+      local slot = slots[self]
+      local ended
+      if signal == READ and slot and not expiry and not context.is_limited then
+        -- What `wait` does, for nearly every wait of a task.
+        ended = park_at(context, readers, slot, op)
+      else
+        ended = wait(self, signal, expiry, op)
+      end
       if ended ~= READY then
         err = cut(self, op, ended)
         break
@@ -249,12 +257,12 @@ end
 local CONNECTION, NOTHING = { write = true, write_str = true, write_line = true },
   { write_json = true, write_packet = true, write_json_packet = true }
 
-local function define_write(name, step)
+--- What a write gives in the end, in its two forms.
+local function finisher(name)
   local try_name = "try_" .. name
   local gives_connection, gives_nothing = CONNECTION[name], NOTHING[name]
 
-  methods[name] = function(self, ...)
-    local value = step(self, ...)
+  local function finish(self, value)
     if value == PENDING then
       local err
       value, err = settle_write(name, name, self)
@@ -270,8 +278,7 @@ local function define_write(name, step)
     return value
   end
 
-  methods[try_name] = function(self, ...)
-    local value = step(self, ...)
+  local function try_finish(self, value)
     if value == PENDING then
       local err
       value, err = settle_write(try_name, name, self)
@@ -286,10 +293,38 @@ local function define_write(name, step)
     end
     return value
   end
+
+  return finish, try_finish
+end
+
+local function define_write(name, step)
+  local finish, try_finish = finisher(name)
+
+  methods[name] = function(self, a, b)
+    return finish(self, step(self, a, b))
+  end
+
+  methods["try_" .. name] = function(self, a, b)
+    return try_finish(self, step(self, a, b))
+  end
 end
 
 for name, step in pairs(core.writing) do
   define_write(name, step)
+end
+
+-- The one that takes any number of arguments.
+do
+  local step = core.writing.write
+  local finish, try_finish = finisher("write")
+
+  function methods.write(self, ...)
+    return finish(self, step(self, ...))
+  end
+
+  function methods.try_write(self, ...)
+    return try_finish(self, step(self, ...))
+  end
 end
 
 --- Whoever waits for the descriptor of a connection finds out what has become of it.
@@ -359,7 +394,7 @@ function methods.close(self)
     wake_waiters(slot)
   end
   if remains then
-    loop.spawn({}, discard, true, remains)
+    loop.spawn(discard, true, remains)
   end
 end
 

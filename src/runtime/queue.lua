@@ -87,7 +87,7 @@ local function push(name, self, value)
   local popper = self.poppers.first
   if popper then
     popper.gift, popper.giver = value, self
-    wake(popper, READY)
+    wake(popper)
   elseif count(self) < self.limit then
     put(self, value)
   else
@@ -124,7 +124,7 @@ local function pop(name, self, timeout)
     if pusher then
       put(self, pusher.offer)
       pusher.offer = nil
-      wake(pusher, READY)
+      wake(pusher)
     end
     pass_sometimes(self)
     return value

@@ -8,25 +8,24 @@ local unpack = table.unpack or unpack
 local misuse, raise = errors.misuse, errors.raise
 local cut, moment, now, type_name = core.cut, core.moment, core.now, core.type_name
 local PENDING, outcome = core.PENDING, core.outcome
-local wake = loop.wake
+local outside, wake = loop.outside, loop.wake
 local READY, CANCELLED = loop.READY, loop.CANCELLED
 
 local _ENV = nil -- luacheck: ignore
 
 local tasks = {}
 
+-- What scripts hold of a task. The context itself, which is asked for absent fields all the time, has no metatable.
 local Task = { __name = "Task" }
 local methods = {}
 Task.__index = methods
 
-local function is_task(value)
-  return type(value) == "table" and getmetatable(value) == Task
-end
-
-local function check_task(name, self)
-  if not is_task(self) then
+--- The context of a task.
+local function context_of(name, self)
+  if type(self) ~= "table" or getmetatable(self) ~= Task then
     return misuse(name, "bad self to '", "' (Task expected, got " .. type_name(self) .. "; use ':')")
   end
+  return self[1]
 end
 
 local function is_callable(value)
@@ -61,31 +60,38 @@ end
 ---------------------------------------------------------------------------------------------------------------------
 -- One task
 
+local function spawn(name, fn, ...)
+  local context = loop.spawn(function_of(name, 1, fn), false, ...)
+  local task = setmetatable({ context }, Task)
+  context.handle = task
+  return task
+end
+
 function tasks.spawn(fn, ...)
-  return loop.spawn(setmetatable({}, Task), function_of("spawn", 1, fn), false, ...)
+  return spawn("spawn", fn, ...)
 end
 
 function methods.status(self)
-  check_task("status", self)
-  if self.is_cancelled then
+  local context = context_of("status", self)
+  if context.is_cancelled then
     return "cancelled"
-  elseif self.is_ended then
-    return self.results and "done" or "failed"
+  elseif context.is_ended then
+    return context.results and "done" or "failed"
   end
-  return loop.current == self and "running" or "waiting"
+  return loop.current == context and "running" or "waiting"
 end
 
 --- For good: its current and every later wait ends. If it has not begun, it never will.
 function methods.cancel(self)
-  check_task("cancel", self)
-  if self.is_ended then
+  local context = context_of("cancel", self)
+  if context.is_ended then
     return
   end
-  self.is_cancelled = true
-  if self.is_new then
-    loop.finish(self, true)
+  context.is_cancelled, context.is_limited = true, true
+  if context.is_new then
+    loop.finish(context, true)
   else
-    wake(self, CANCELLED)
+    wake(context, CANCELLED)
   end
 end
 
@@ -106,7 +112,7 @@ end
 
 local function cancelled(task)
   local err = cut(nil, "join", CANCELLED)
-  err.task = task
+  err.task = task.handle
   if task.failure and not errors.is_error(task.failure[1], "cancelled") then
     err.message = err.message .. ", and failed then: " .. errors.text(task.failure[1])
   end
@@ -124,27 +130,27 @@ local function result_of(task)
 end
 
 local function join(name, self, timeout)
-  check_task(name, self)
+  local task = context_of(name, self)
   local expiry = expiry_of(name, 1, timeout)
   local context = loop.context()
-  if waits_for(self, context) then
-    local problem = self == context and "a task cannot wait for itself" or "that task waits for this one"
+  if waits_for(task, context) then
+    local problem = task == context and "a task cannot wait for itself" or "that task waits for this one"
     return misuse(name, "bad self to '", "' (" .. problem .. ")")
   end
   local op = name == "run" and "run" or "join"
-  if not self.is_ended then
+  if not task.is_ended then
     local waiter, at, on_time = loop.enter(op, expiry)
     local ended = at
     if waiter then
-      loop.append(waiter, self)
-      waiter.joins = self
+      loop.append(waiter, task)
+      waiter.joins = task
       ended = loop.park(waiter, op, at, on_time)
     end
     if ended ~= READY then
       return false, true, cut(nil, op, ended)
     end
   end
-  return result_of(self)
+  return result_of(task)
 end
 
 local function give_or_raise(ok, is_own, ...)
@@ -181,7 +187,7 @@ function loop.report(task, failure, thread)
   local traceback = errors.traceback(thread, errors.text(failure))
   local handler = rawget(tasks.module, "on_error")
   if handler ~= nil then
-    local ok, problem = pcall(handler, failure, traceback, task)
+    local ok, problem = pcall(handler, failure, traceback, task.handle)
     if ok then
       return
     elseif loop.is_interrupt(problem) then
@@ -205,8 +211,7 @@ end
 function tasks.run(fn, ...)
   not_in_a_task("run")
   if fn ~= nil or select("#", ...) > 0 then
-    local task = loop.spawn(setmetatable({}, Task), function_of("run", 1, fn), false, ...)
-    return give_or_raise(join("run", task))
+    return give_or_raise(join("run", spawn("run", fn, ...)))
   end
   if not loop.is_alone() then
     local ended = loop.park_for_all()
@@ -250,6 +255,7 @@ local function leave(context, thread, scope, ok, ...)
   context.scopes[thread] = scope.parent
   if next(context.scopes) == nil then
     context.scopes = nil
+    context.is_limited = context.is_cancelled or context == outside or nil
   end
   if not scope.has_struck then
     return ok, false, ...
@@ -272,7 +278,7 @@ local function with_timeout(name, seconds, fn, ...)
   local thread, scopes = running() or context, context.scopes
   if not scopes then
     scopes = setmetatable({}, { __mode = "k" })
-    context.scopes = scopes
+    context.scopes, context.is_limited = scopes, true
   end
   local parent = scopes[thread]
   last_scope = last_scope + 1

@@ -57,15 +57,12 @@ end
 
 -- The slots of connections that have been watched before: they keep them.
 local slots = setmetatable({}, { __mode = "k" })
+waiting.slots = slots
 
 --- Waits until `target` is worth another step of `op`: READY, or why it ended without that.
 function waiting.wait(target, interest, expiry, op)
-  local context, slot = loop.current, slots[target]
-  if context and slot and not expiry and not context.scopes and not context.is_cancelled and not context.is_parked then
-    return park_at(context, interest == WRITE and writers or readers, slot, op)
-  end
-  local at, on_time
-  context, at, on_time = enter(op, expiry)
+  local slot = slots[target]
+  local context, at, on_time = enter(op, expiry)
   if not context then
     return at
   elseif context == outside and is_alone() then
@@ -142,7 +139,7 @@ function loop.next_turn(conn)
     local ticket = front_write(conn)
     local context = ticket and here[ticket]
     if context then
-      wake(context, READY)
+      wake(context)
     end
     if next(here) == nil then
       turns[conn] = nil
