@@ -310,20 +310,28 @@ local function define_write(name, step)
 end
 
 for name, step in pairs(core.writing) do
-  define_write(name, step)
+  if name ~= "write" then
+    define_write(name, step)
+  end
 end
 
--- The one that takes any number of arguments.
+-- The one that takes any number of arguments, and is called most.
 do
   local step = core.writing.write
   local finish, try_finish = finisher("write")
 
   function methods.write(self, ...)
-    return finish(self, step(self, ...))
+    if step(self, ...) ~= PENDING then
+      return self
+    end
+    return finish(self, PENDING)
   end
 
   function methods.try_write(self, ...)
-    return try_finish(self, step(self, ...))
+    if step(self, ...) ~= PENDING then
+      return self
+    end
+    return try_finish(self, PENDING)
   end
 end
 
