@@ -27,13 +27,19 @@ pub fn load(lua: &Lua, core: &Table) -> mlua::Result<Runtime> {
         |(name, source): (&str, &'static str)| lua.load(source).set_name(format!("{CHUNK_PREFIX}{name}"));
     let errors: Table = run(chunk!("errors.lua")).call(core)?;
     let signals: Table = run(chunk!("signals.lua")).call(core)?;
-    let looping: Table = run(chunk!("loop.lua")).call((core, &errors, &signals))?;
-    let waiting: Table = run(chunk!("wait.lua")).call((core, &errors, &signals, &looping))?;
-    let connection: Table = run(chunk!("methods.lua")).call((core, &errors, &looping, &waiting))?;
-    let coroutines: Table = run(chunk!("coroutines.lua")).call((core, &errors, &looping))?;
-    let tasks: Table = run(chunk!("tasks.lua")).call((core, &errors, &looping, &waiting, coroutines))?;
-    let queue: Function = run(chunk!("queue.lua")).call((core, &errors, &looping))?;
+    let contexts: Table = run(chunk!("contexts.lua")).call(core)?;
+    let scopes: Table = run(chunk!("scopes.lua")).call(())?;
+    let suspension: Table = run(chunk!("suspend.lua")).call(core)?;
+    let looping: Table =
+        run(chunk!("loop.lua")).call((core, &errors, &signals, &contexts, &scopes, &suspension))?;
+    let waiting: Table = run(chunk!("wait.lua")).call((core, &errors, signals, &contexts, &looping))?;
+    let connection: Table =
+        run(chunk!("methods.lua")).call((core, &errors, &contexts, &scopes, &looping, &waiting))?;
+    let coroutines: Table = run(chunk!("coroutines.lua")).call((core, &errors, suspension, &looping))?;
+    let tasks: Table =
+        run(chunk!("tasks.lua")).call((core, &errors, &contexts, scopes, &looping, &waiting, coroutines))?;
+    let queue: Function = run(chunk!("queue.lua")).call((core, &errors, &contexts, &looping))?;
     let listener = run(chunk!("server.lua")).call((core, &errors, &looping, &waiting, &connection))?;
-    let module = run(chunk!("module.lua")).call((core, &errors, &looping, waiting, tasks, queue))?;
+    let module = run(chunk!("module.lua")).call((core, &errors, waiting, tasks, queue))?;
     Ok(Runtime { module, connection, listener, counts: looping.raw_get("counts")? })
 }

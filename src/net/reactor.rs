@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::fd::RawFd;
 use std::rc::Rc;
+use std::time::Instant;
 
 use crate::deadline::Deadline;
 use crate::sys::poller;
@@ -82,6 +83,7 @@ impl Reactor {
                     changes.push_back(change);
                 })
             }
+            None if deadline.passed(Instant::now()) => Ok(Woken::TimedOut),
             None => poller::wait(&[], deadline),
         }
     }
@@ -214,7 +216,6 @@ impl Slots {
 mod tests {
     use std::io::Write;
     use std::os::fd::AsFd;
-    use std::time::Instant;
 
     use super::*;
 

@@ -1,11 +1,11 @@
 -- Coroutines of the script's own whose waits pass through to their task, and the pcall for Lua 5.1 made of them.
 
-local core, errors, loop = ...
+local core, errors, suspension, loop = ...
 
 local create, pcall, resume, running, select, status, type, yield =
   coroutine.create, pcall, coroutine.resume, coroutine.running, select, coroutine.status, type, coroutine.yield
 local error, setmetatable = error, setmetatable
-local WAIT, pause, wrapped = loop.WAIT, loop.pause, loop.wrapped
+local WAIT, pause, wrapped = suspension.WAIT, suspension.pause, suspension.wrapped
 
 local _ENV = nil -- luacheck: ignore
 
@@ -20,7 +20,7 @@ local waiting = setmetatable({}, { __mode = "k" })
 local function came_back(co, ok, ...)
   if ok and (...) == WAIT and loop.current and status(co) == "suspended" then
     waiting[co] = true
-    return pump(co, pause())
+    return pump(co, pause(loop.current))
   end
   return ok, ...
 end

@@ -1,375 +1,44 @@
--- The loop: who runs, who waits, and what wakes whom.
+-- The loop: runs the tasks that are ready, waits for what makes others so, and says who may wait where.
 --
--- A *context* is whoever can wait: a task, or `outside`, the code that is in none. A context waits in one place at a
--- time. `enter` says whether it may, its place is linked (a slot of the reactor, a list, …), and `park` comes back
--- with the outcome once `wake` has given one. The loop itself runs where code outside tasks waits, never in a task.
---
--- A context's fields while it waits: `op`, `expiry`, `on_time` (the outcome when time is up), `place` (`readers` or
--- `writers`, where it is alone at the slot `key`; or ELSEWHERE, with `links` and `key`, or `list`), and then `outcome`,
--- unless that is READY. Beyond a single wait: `reads` (the connection it reads from), `writes` and `ticket` (a queued
--- write of its own), `scopes` (its with_timeouts, by coroutine), `is_limited` (it has some, or was cancelled), `armed`
--- (its timer).
+-- A wait begins with `enter`, which says whether there is anything to wait for. Then the context is linked to its
+-- place, and `park` comes back with the outcome once it has been woken. The loop runs where code outside tasks waits,
+-- never in a task.
 
-local core, errors, signals = ...
+local core, errors, signals, contexts, scopes, suspension = ...
 
-local collectgarbage, error, next, pcall, select, setmetatable, string, type =
-  collectgarbage, error, next, pcall, select, setmetatable, string, type
-local create, resume, running, status, coroutine_wrap, yield =
-  coroutine.create, coroutine.resume, coroutine.running, coroutine.status, coroutine.wrap, coroutine.yield
-local isyieldable = coroutine.isyieldable
-local getinfo, getlocal = core.debug and core.debug.getinfo, core.debug and core.debug.getlocal
-local xpcall_function, pcall_function = xpcall, pcall
+local collectgarbage, error, next, pcall, select, type = collectgarbage, error, next, pcall, select, type
+local create, isyieldable, resume, running, status, yield =
+  coroutine.create, coroutine.isyieldable, coroutine.resume, coroutine.running, coroutine.status, coroutine.yield
+local getinfo = core.debug and core.debug.getinfo
 local interrupted = signals.interrupted
-local now, outcome = core.now, core.outcome
-local arm_timer, disarm_timer, take_due = core.arm, core.disarm, core.take_due
-local wait_for_any, next_ready = core.wait_for_any, core.next_ready
-local hooks_are_shared = core.hooks_are_shared
--- Only on plain Lua 5.1, and only if its state is laid out as it should be. Otherwise a wait is tried, and it is Lua
--- that says why it cannot be.
-local can_suspend = core.can_suspend
-if can_suspend then
-  local in_callback
-  local in_coroutine = coroutine_wrap(function()
-    string.gsub("x", "x", function()
-      in_callback = can_suspend()
-    end)
-    return can_suspend()
-  end)()
-  if not in_coroutine or in_callback then
-    function can_suspend() return true end
-  end
-end
+local now, wait_for_any, hooks_are_shared = core.now, core.wait_for_any, core.hooks_are_shared
+local outside, within, reading = contexts.outside, contexts.within, contexts.reading
+local make_ready, release, set_time, wake = contexts.make_ready, contexts.release, contexts.set_time, contexts.wake
+local ADVICE, WAIT, pause, suspend, wrapped =
+  suspension.ADVICE, suspension.WAIT, suspension.pause, suspension.suspend, suspension.wrapped
+local READY, TIMED_OUT, CANCELLED, OVERDUE = contexts.READY, contexts.TIMED_OUT, contexts.CANCELLED, contexts.OVERDUE
+local ELSEWHERE = contexts.ELSEWHERE
+local INTERRUPTED = 1
 
 local _ENV = nil -- luacheck: ignore
 
-local READY, TIMED_OUT, CANCELLED, OVERDUE = 0, 1, 2, 3
-local INTERRUPTED = 1
-
--- What a task yields when it waits. Nobody else has it.
-local WAIT = {}
-
--- The place of a context that does not wait alone for a descriptor.
-local ELSEWHERE = {}
-
-local outside = { op = "run", id = 0, is_limited = true }
--- Code that the loop itself calls: on_error, and finalizers that strike in it. It cannot wait.
-local within = { op = "run" }
-
 local loop = {
-  READY = READY,
-  TIMED_OUT = TIMED_OUT,
-  CANCELLED = CANCELLED,
-  OVERDUE = OVERDUE,
-  WAIT = WAIT,
-  outside = outside,
   -- The task that is running.
   current = nil,
   -- How many tasks have not ended, and how many of the module's own.
   live = 0,
   quiet = 0,
-  -- Who waits on a slot of the reactor: a context, or a list of them.
-  readers = {},
-  writers = {},
-  -- Who is in the middle of reading from a connection.
-  reading = {},
-  -- Coroutines whose waits pass through to their task.
-  wrapped = setmetatable({}, { __mode = "k" }),
 }
-
-local readers, writers, reading, wrapped = loop.readers, loop.writers, loop.reading, loop.wrapped
-
--- How many wait for a descriptor, how many for time, and how many have a timer.
-local watching, timed, armed = 0, 0, 0
--- Contexts by their number, all that have not ended, and numbers to be given again.
-local by_id = { [0] = outside }
-local last_id = 0
-local free_ids, free_count = {}, 0
-
--- Tasks to be run next, and those of the round that is under way.
-local ready, ready_count = {}, 0
-local batch, batch_at, batch_count = {}, 1, 0
 
 local looping = false
 -- Another loop watches `tcp.pollfd()`.
 local is_watched = false
-
----------------------------------------------------------------------------------------------------------------------
--- Where a context waits
-
---- Waits where only another context can come: `links[key]` is the place.
-function loop.link(context, links, key)
-  context.links, context.key = links, key
-  links[key] = context
-end
-
---- Waits behind the others of a list.
-function loop.append(context, list)
-  context.list = list
-  local last = list.last
-  context.before, context.behind = last, nil
-  if last then
-    last.behind = context
-  else
-    list.first = context
-  end
-  list.last = context
-end
-
---- Waits for the descriptor of a slot, together with others.
-function loop.append_watching(context, list, slot)
-  readers[slot] = list
-  loop.append(context, list)
-  watching = watching + 1
-  context.is_watching = true
-end
-
-local function leave(context, list)
-  local before, behind = context.before, context.behind
-  if before then
-    before.behind = behind
-  else
-    list.first = behind
-  end
-  if behind then
-    behind.before = before
-  else
-    list.last = before
-  end
-  context.list, context.before, context.behind = nil, nil, nil
-end
-
-local function unlink(context)
-  local place, links, list = context.place, context.links, context.list
-  if place == readers or place == writers then
-    place[context.key] = nil
-    watching = watching - 1
-  elseif links then
-    links[context.key] = nil
-    context.links = nil
-  elseif list then
-    leave(context, list)
-  end
-  if context.is_watching then
-    context.is_watching = false
-    watching = watching - 1
-  end
-  if context.expiry then
-    context.expiry = nil
-    timed = timed - 1
-  end
-  context.place, context.joins = nil, nil
-end
-
---- Lets go of what a context holds beyond a wait, when its operation ends in the middle.
-local function release(context)
-  local conn, ticket = context.reads, context.ticket
-  if context.place then
-    unlink(context)
-  end
-  if conn then
-    context.reads = nil
-    reading[conn] = nil
-  end
-  if ticket then
-    conn = context.writes
-    context.writes, context.ticket = nil, nil
-    core.write_cut(conn, ticket, "write", CANCELLED)
-    outcome()
-    loop.next_turn(conn)
-  end
-end
-
-loop.release = release
-
----------------------------------------------------------------------------------------------------------------------
--- Time: a context's timer stays when the wait ends early, and is set anew only for an earlier moment. What is waited
--- for again and again with the same timeout sets one timer in all that time.
-
-local function arm(context, expiry)
-  local before = context.armed
-  if before then
-    disarm_timer(context.id, before)
-  else
-    armed = armed + 1
-  end
-  context.armed = expiry
-  arm_timer(context.id, expiry)
-end
-
-local function disarm(context)
-  if context.armed then
-    disarm_timer(context.id, context.armed)
-    context.armed = nil
-    armed = armed - 1
-  end
-end
-
----------------------------------------------------------------------------------------------------------------------
--- Waking
-
-local function make_ready(task)
-  ready_count = ready_count + 1
-  ready[ready_count] = task
-  if is_watched and not looping then
-    core.set_alarm(0)
-  end
-end
-
-loop.make_ready = make_ready
-
-local function wake(context, result)
-  if context.place then
-    unlink(context)
-    context.outcome = result
-    if context ~= outside then
-      make_ready(context)
-    end
-  end
-end
-
-loop.wake = wake
-
---- Wakes whoever waits on a slot, or in a list.
-local function wake_all(waiter)
-  if waiter.place then
-    return wake(waiter)
-  end
-  local context = waiter.first
-  while context do
-    wake(context)
-    context = waiter.first
-  end
-end
-
-loop.wake_all = wake_all
-
-local function wake_due()
-  local id = take_due()
-  while id do
-    local context = by_id[id]
-    local at, expiry = context.armed, context.expiry
-    context.armed = nil
-    armed = armed - 1
-    if expiry and expiry <= at then
-      wake(context, context.on_time)
-    elseif expiry then
-      arm(context, expiry)
-    end
-    id = take_due()
-  end
-end
-
----------------------------------------------------------------------------------------------------------------------
--- What cannot wait, and what to do instead
-
--- What an iterator calls, where a loop of one's own has to call it.
-local INSTEAD = {
-  lines = "read_line", chunks = "recv", packets = "read_packet", json_packets = "read_json_packet",
-  json_values = "read_json", connections = "accept", values = "pop",
-}
-
-local function is_ours(info)
-  return info.source:sub(1, 5) == "=tcp/"
-end
-
---- Whether the function at a level of plain Lua 5.1's stack is in a for loop, though an iterator that made a tail call
--- has lost its name.
-local function has_generator(level)
-  if not getinfo(level + 1, "l") then
-    return false
-  end
-  local i = 1
-  local name = getlocal(level + 1, i)
-  while name and name ~= "(for generator)" do
-    i = i + 1
-    name = getlocal(level + 1, i)
-  end
-  return name ~= nil
-end
-
-local function in_a_loop(op)
-  return "in a for loop on Lua 5.1: use while" .. (op == "sleep" and "" or " and try_" .. (INSTEAD[op] or op))
-end
-
---- What stands between the wait and the bottom of its coroutine. Only plain 5.1 minds what the interpreter calls.
-local function boundary(op)
-  local level = 2
-  local info = getinfo and getinfo(level, "nSf")
-  while info do
-    local is_pcall = info.func == pcall_function or info.func == xpcall_function
-    if can_suspend and info.name == "(for generator)" then
-      return in_a_loop(op)
-    elseif can_suspend and is_pcall then
-      return "in pcall on Lua 5.1: use tcp.pcall"
-    elseif can_suspend and info.what == "tail" and has_generator(level + 1) then
-      return in_a_loop(op)
-    elseif info.what == "C" and not is_pcall then
-      return ("in a callback of %s: wait before or after it"):format(info.name or "a C function")
-    elseif info.namewhat == "metamethod" and info.name:find("gc$") then
-      return "in a finalizer: spawn a task"
-    end
-    level = level + 1
-    info = getinfo(level, "nSf")
-  end
-  if can_suspend then
-    return "in a metamethod or a finalizer on Lua 5.1: wait before, or spawn a task"
-  end
-  return "here: something that is not Lua is between this call and its task"
-end
-
-local ADVICE = {
-  coroutine = function()
-    return "in a coroutine of the script's own inside a task: make it with tcp.wrap"
-  end,
-  loop = function()
-    return "in on_error or a finalizer: spawn a task"
-  end,
-  boundary = boundary,
-}
 
 --- Raises the advice for an `op` that cannot wait where it was called.
 local function misplaced(context, op, problem)
   release(context)
   return errors.misuse("", "cannot wait " .. ADVICE[problem](op), "")
 end
-
----------------------------------------------------------------------------------------------------------------------
--- Suspending a task. Each of these gives nothing once it is resumed by the loop, and otherwise names the problem.
-
-local suspend
-if isyieldable then
-  function suspend()
-    if not isyieldable() then
-      return "boundary"
-    end
-    return yield(WAIT)
-  end
-elseif can_suspend then
-  function suspend()
-    if not can_suspend() then
-      return "boundary"
-    end
-    return yield(WAIT)
-  end
-else
-  function suspend()
-    local ok, problem = pcall(yield, WAIT)
-    if not ok then
-      return "boundary"
-    end
-    return problem
-  end
-end
-
-local function pause()
-  local thread = running()
-  if thread ~= loop.current.thread and not wrapped[thread] then
-    return "coroutine"
-  end
-  return suspend()
-end
-
-loop.pause = pause
 
 ---------------------------------------------------------------------------------------------------------------------
 -- Running tasks
@@ -383,15 +52,12 @@ end
 
 local function finish(task, ok, ...)
   release(task)
-  disarm(task)
+  contexts.remove(task)
   if task.is_quiet then
     loop.quiet = loop.quiet - 1
   else
     loop.live = loop.live - 1
   end
-  by_id[task.id] = nil
-  free_count = free_count + 1
-  free_ids[free_count] = task.id
   task.is_ended = true
   if ok then
     task.results = pack(...)
@@ -402,7 +68,7 @@ local function finish(task, ok, ...)
   task.thread = nil
   local is_told = task.first ~= nil or task.is_cancelled
   if task.first then
-    wake_all(task)
+    contexts.wake_all(task)
   end
   if not ok and not is_told then
     loop.report(task, task.failure[1], thread)
@@ -446,15 +112,8 @@ end
 
 --- Makes a task; `is_quiet`: of the module's own. It begins when the caller next waits.
 function loop.spawn(fn, is_quiet, ...)
-  local id = last_id + 1
-  if free_count > 0 then
-    id = free_ids[free_count]
-    free_count = free_count - 1
-  else
-    last_id = id
-  end
-  local task = { thread = create(body), id = id, is_new = true, is_quiet = is_quiet or nil }
-  by_id[id] = task
+  local task = { thread = create(body), is_new = true, is_quiet = is_quiet or nil }
+  contexts.add(task)
   resume(task.thread, fn, ...)
   if is_quiet then
     loop.quiet = loop.quiet + 1
@@ -465,11 +124,14 @@ function loop.spawn(fn, is_quiet, ...)
   return task
 end
 
+-- The tasks of the round that is under way.
+local batch, batch_at, batch_count = {}, 1, 0
+
 --- Runs every task that was ready before. What an error leaves undone is done by the next call.
 local function run_batch()
   if batch_at > batch_count then
-    batch, ready = ready, batch
-    batch_at, batch_count, ready_count = 1, ready_count, 0
+    batch, batch_count = contexts.take_ready(batch)
+    batch_at = 1
   end
   while batch_at <= batch_count do
     local at = batch_at
@@ -492,7 +154,7 @@ local function described(task)
   repeat
     info = getinfo and getinfo(task.thread, level, "Sl")
     level = level + 1
-  until not info or info.currentline > 0 and not is_ours(info)
+  until not info or info.currentline > 0 and not suspension.is_ours(info)
   return info and ("%s at %s:%d"):format(task.op, info.short_src, info.currentline) or task.op
 end
 
@@ -503,8 +165,8 @@ local STUCK = {}
 
 local function stuck()
   local waits, count = {}, 0
-  for id, task in next, by_id do
-    if id > 0 and not task.is_quiet then
+  for _, task in contexts.each() do
+    if not task.is_quiet then
       count = count + 1
       waits[#waits + 1] = count <= SHOWN and described(task) or nil
     end
@@ -526,6 +188,11 @@ local function stuck()
   return error(STUCK, 0)
 end
 
+--- Whether code outside tasks can wait without the loop.
+function loop.is_alone()
+  return loop.live == 0 and loop.quiet == 0
+end
+
 -- How often in a row the system is not asked, because code outside tasks has what it waited for.
 local HASTE = 16
 local hasty = 0
@@ -543,38 +210,16 @@ local function turn(limit, is_step)
     end
     hasty = 0
     limit = 0
-  elseif ready_count > 0 or is_step and loop.live == 0 and loop.quiet == 0 then
+  elseif contexts.is_any_ready() or is_step and loop.is_alone() then
     limit = 0
-  elseif limit == nil and watching == 0 and timed == 0 then
+  elseif limit == nil and not contexts.is_any_waiting() then
     return stuck()
-  end
-  if limit == 0 and watching == 0 and armed == 0 then
-    return
   end
   if wait_for_any(limit) == INTERRUPTED and interrupted() then
     return error("interrupted!", 0)
   end
-  local slot, readable, writable = next_ready()
-  while slot do
-    local context = readable and readers[slot]
-    if context and context.place == readers and not context.expiry and context ~= outside then
-      -- What `wake` does, for nearly every wait.
-      readers[slot], context.place = nil, nil
-      watching = watching - 1
-      ready_count = ready_count + 1
-      ready[ready_count] = context
-    elseif context then
-      wake_all(context)
-    end
-    context = writable and writers[slot]
-    if context then
-      wake_all(context)
-    end
-    slot, readable, writable = next_ready()
-  end
-  if armed > 0 then
-    wake_due()
-  end
+  contexts.wake_ready()
+  contexts.wake_due()
 end
 
 local function turn_until_woken()
@@ -594,9 +239,9 @@ end
 -- half done what the loop was doing.
 local function keep_turning(run, limit)
   while true do
-    looping = true
+    looping, contexts.rings = true, false
     local ok, err = pcall(run, limit)
-    looping = false
+    looping, contexts.rings = false, is_watched
     run, limit = yield(ok, err)
   end
 end
@@ -620,11 +265,15 @@ local function recover()
   end
 end
 
+--- Has the loop's descriptor become readable when the next round is worth while.
+local function set_alarm()
+  core.set_alarm(contexts.is_any_ready() and 0 or core.next_timer())
+end
+
 local function locked(run, limit)
   local _, ok, err = resume(turner, run, limit)
   if is_watched then
-    -- What this round has left is for the other loop to bring on.
-    core.set_alarm(ready_count > 0 and 0 or core.next_timer())
+    set_alarm()
   end
   if ok then
     return
@@ -648,13 +297,8 @@ end
 
 --- Has `tcp.pollfd()` become readable whenever `loop.step` is worth while.
 function loop.watch_from_outside()
-  is_watched = true
-  core.set_alarm(ready_count > 0 and 0 or core.next_timer())
-end
-
---- Whether code outside tasks can wait without the loop.
-function loop.is_alone()
-  return loop.live == 0 and loop.quiet == 0
+  is_watched, contexts.rings = true, true
+  set_alarm()
 end
 
 ---------------------------------------------------------------------------------------------------------------------
@@ -666,9 +310,8 @@ function loop.pass()
   if task then
     make_ready(task)
     task.op = "sleep"
-    if pause() then
-      ready[ready_count] = nil
-      ready_count = ready_count - 1
+    if pause(task) then
+      contexts.unmake_ready()
     end
   elseif not looping and not loop.is_alone() then
     loop.step(0)
@@ -680,30 +323,6 @@ function loop.context()
   return loop.current or looping and within or outside
 end
 
---- The scope that ends first of those that the running code is in. A coroutine that has been left is not around it.
-local function nearest_scope(context)
-  local nearest
-  for thread, scope in next, context.scopes do
-    local state = thread ~= context and status(thread)
-    if state ~= "suspended" and state ~= "dead" then
-      scope = scope.nearest
-      if not nearest or scope.expiry < nearest.expiry or scope.expiry == nearest.expiry and scope.id < nearest.id then
-        nearest = scope
-      end
-    end
-  end
-  return nearest
-end
-
---- When the running code's time is over, its own limits and those around it.
-function loop.limit(context, expiry)
-  local scope = context.scopes and nearest_scope(context)
-  if scope and scope.expiry < (expiry or 1 / 0) then
-    return scope.expiry, scope
-  end
-  return expiry
-end
-
 --- Before a wait in `op` until `expiry`: the context, the moment when it ends and the outcome then. If there is
 -- nothing to wait for, nil and the outcome.
 function loop.enter(op, expiry)
@@ -712,7 +331,7 @@ function loop.enter(op, expiry)
     return misplaced(within, op, "loop")
   elseif context.place then
     -- An error came between a wait and the loop.
-    unlink(context)
+    contexts.unlink(context)
   end
   context.waits_for_all = nil
   if context.is_cancelled then
@@ -720,7 +339,7 @@ function loop.enter(op, expiry)
     loop.pass()
     return nil, CANCELLED
   end
-  local at, scope = loop.limit(context, expiry)
+  local at, scope = scopes.limit(context, expiry)
   context.strikes = scope
   if at and at <= now() then
     if scope then
@@ -730,15 +349,6 @@ function loop.enter(op, expiry)
     return nil, scope and OVERDUE or TIMED_OUT
   end
   return context, at, scope and OVERDUE or TIMED_OUT
-end
-
-local function set_time(context, expiry, on_time)
-  context.expiry, context.on_time = expiry, on_time
-  timed = timed + 1
-  local before = context.armed
-  if not before or before > expiry then
-    arm(context, expiry)
-  end
 end
 
 --- How a wait has ended. `problem`: it could not begin.
@@ -763,14 +373,13 @@ function loop.park(context, op, expiry, on_time)
   if context == outside then
     return after_pause(context, op, locked(turn_until_woken))
   end
-  return after_pause(context, op, pause())
+  return after_pause(context, op, pause(context))
 end
 
 --- Waits for the descriptor of a slot, alone.
 function loop.park_at(context, place, slot, op, expiry, on_time)
   context.place, context.key, context.op = place, slot, op
   place[slot] = context
-  watching = watching + 1
   if expiry then
     set_time(context, expiry, on_time)
   end
@@ -809,8 +418,7 @@ end
 function loop.counts()
   return {
     tasks = loop.live, quiet = loop.quiet, registrations = core.registrations(), timers = core.timers(),
-    watching = watching, timed = timed, armed = armed, reading = next(reading) and 1 or 0,
-    memory = collectgarbage("count"),
+    reading = next(reading) and 1 or 0, memory = collectgarbage("count"),
   }
 end
 

@@ -4,15 +4,15 @@
 -- A step gives its result, or PENDING: then `outcome()` tells what it has come to (src/lua/reply.rs). A step that reads
 -- may also give WAITS: it has to wait until there is something to read, as long as it takes.
 
-local core, errors, loop, waiting = ...
+local core, errors, contexts, scopes, loop, waiting = ...
 
 local pairs, type = pairs, type
 local raise, misuse = errors.raise, errors.misuse
 local slots, wait, wait_for_turn = waiting.slots, waiting.wait, waiting.wait_for_turn
-local park_at, readers = loop.park_at, loop.readers
+local park_at, readers = loop.park_at, contexts.readers
 local READ, PASS, TURN = waiting.READ, waiting.PASS, waiting.TURN
-local limit, pass, reading, running_context = loop.limit, loop.pass, loop.reading, loop.context
-local READY = loop.READY
+local limit, pass, reading, running_context = scopes.limit, loop.pass, contexts.reading, loop.context
+local READY = waiting.READY
 local PENDING, WAITS, outcome = core.PENDING, core.WAITS, core.outcome
 local busy, cut, now, write_cut, write_on = core.busy, core.cut, core.now, core.write_cut, core.write_on
 
@@ -49,7 +49,7 @@ local function settle(value, name, op, step, self, a, b, c)
   end
   local context = running_context()
   if context.reads then
-    loop.release(context)
+    contexts.release(context)
   end
   context.reads, reading[self] = self, context
   local err
@@ -98,7 +98,7 @@ end
 local function is_busy(self)
   local reader = reading[self]
   if reader == running_context() then
-    loop.release(reader)
+    contexts.release(reader)
     return false
   end
   return true
@@ -205,7 +205,7 @@ local function settle_queued(op, self, signal, expiry, ticket)
   local context = running_context()
   if context.ticket then
     -- It was interrupted. Its end may have made it this one's turn.
-    loop.release(context)
+    contexts.release(context)
     signal = PASS
   end
   context.writes, context.ticket = self, ticket
@@ -238,7 +238,7 @@ local function settle_queued(op, self, signal, expiry, ticket)
     end
   until value ~= PENDING or err ~= nil
   context.writes, context.ticket = nil, nil
-  loop.next_turn(self)
+  contexts.next_turn(self)
   if err ~= nil then
     return nil, err
   end
@@ -337,12 +337,12 @@ end
 
 --- Whoever waits for the descriptor of a connection finds out what has become of it.
 local function wake_waiters(slot)
-  local reader, writer = loop.readers[slot], loop.writers[slot]
+  local reader, writer = readers[slot], contexts.writers[slot]
   if reader then
-    loop.wake_all(reader)
+    contexts.wake_all(reader)
   end
   if writer then
-    loop.wake_all(writer)
+    contexts.wake_all(writer)
   end
 end
 

@@ -1,12 +1,12 @@
 -- The module's own functions.
 
-local core, errors, loop, waiting, tasks, queue = ...
+local core, errors, waiting, tasks, queue = ...
 
 local collectgarbage, getmetatable, pcall, setmetatable, type =
   collectgarbage, getmetatable, pcall, setmetatable, type
 local raise, misuse = errors.raise, errors.misuse
 local wait, cut = waiting.wait, core.cut
-local READY = loop.READY
+local READY = waiting.READY
 local PENDING, outcome = core.PENDING, core.outcome
 local remember, last, no_connection = core.remember, core.last, core.no_connection
 

@@ -1,13 +1,14 @@
 -- Queues between tasks: first in, first out, and whoever waits longest is served first.
 
-local core, errors, loop = ...
+local core, errors, contexts, loop = ...
 
 local getmetatable, setmetatable, type = getmetatable, setmetatable, type
 local misuse, raise = errors.misuse, errors.raise
 local cut, moment, type_name = core.cut, core.moment, core.type_name
 local PENDING, outcome = core.PENDING, core.outcome
-local enter, park, wake = loop.enter, loop.park, loop.wake
-local READY = loop.READY
+local append, wake, wake_all = contexts.append, contexts.wake, contexts.wake_all
+local enter, park = loop.enter, loop.park
+local READY = contexts.READY
 
 local _ENV = nil -- luacheck: ignore
 
@@ -96,7 +97,7 @@ local function push(name, self, value)
     local ended = at
     if context then
       context.offer = value
-      loop.append(context, self.pushers)
+      append(context, self.pushers)
       ended = park(context, "push", at, on_time)
       local is_taken = context.offer == nil
       context.offer = nil
@@ -136,7 +137,7 @@ local function pop(name, self, timeout)
   if not context then
     return nil, cut(nil, "pop", at)
   end
-  loop.append(context, self.poppers)
+  append(context, self.poppers)
   local ended = park(context, "pop", at, on_time)
   if ended ~= READY then
     return nil, cut(nil, "pop", ended)
@@ -178,8 +179,8 @@ function methods.close(self)
   check_queue("close", self)
   if not self.is_closed then
     self.is_closed = true
-    loop.wake_all(self.poppers)
-    loop.wake_all(self.pushers)
+    wake_all(self.poppers)
+    wake_all(self.pushers)
   end
 end
 

@@ -6,7 +6,7 @@ local collectgarbage, pairs, type = collectgarbage, pairs, type
 local misuse, raise = errors.misuse, errors.raise
 local accept, cut = core.accept, core.cut
 local PENDING, outcome = core.PENDING, core.outcome
-local READY = loop.READY
+local READY = waiting.READY
 
 local _ENV = nil -- luacheck: ignore
 

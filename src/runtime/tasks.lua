@@ -1,15 +1,14 @@
 -- Tasks: what runs beside what. How they wait is in loop.lua.
 
-local core, errors, loop, waiting, coroutines = ...
+local core, errors, contexts, scopes, loop, waiting, coroutines = ...
 
-local error, getmetatable, next, pairs, pcall, rawget, running, select, setmetatable, tonumber, tostring, type =
-  error, getmetatable, next, pairs, pcall, rawget, coroutine.running, select, setmetatable, tonumber, tostring, type
+local error, getmetatable, pairs, pcall, rawget, select, setmetatable, tonumber, tostring, type =
+  error, getmetatable, pairs, pcall, rawget, select, setmetatable, tonumber, tostring, type
 local unpack = table.unpack or unpack
 local misuse, raise = errors.misuse, errors.raise
 local cut, moment, now, type_name = core.cut, core.moment, core.now, core.type_name
 local PENDING, outcome = core.PENDING, core.outcome
-local outside, wake = loop.outside, loop.wake
-local READY, CANCELLED = loop.READY, loop.CANCELLED
+local READY, CANCELLED = contexts.READY, contexts.CANCELLED
 
 local _ENV = nil -- luacheck: ignore
 
@@ -91,7 +90,7 @@ function methods.cancel(self)
   if context.is_new then
     loop.finish(context, true)
   else
-    wake(context, CANCELLED)
+    contexts.wake(context, CANCELLED)
   end
 end
 
@@ -142,7 +141,7 @@ local function join(name, self, timeout)
     local waiter, at, on_time = loop.enter(op, expiry)
     local ended = at
     if waiter then
-      loop.append(waiter, task)
+      contexts.append(waiter, task)
       waiter.joins = task
       ended = loop.park(waiter, op, at, on_time)
     end
@@ -240,27 +239,14 @@ function tasks.pollfd()
 end
 
 ---------------------------------------------------------------------------------------------------------------------
--- with_timeout: a scope of the coroutine that calls it. Of all the scopes around a wait the one that ends first cuts
--- it, and only that one reports it.
-
-local function nearer(scope, other)
-  return other and other.expiry <= scope.expiry and other or scope
-end
-
--- Counts them: of two that end at once the outer one counts.
-local last_scope = 0
+-- with_timeout
 
 --- What comes after the function: the results, or who is to blame.
-local function leave(context, thread, scope, ok, ...)
-  context.scopes[thread] = scope.parent
-  if next(context.scopes) == nil then
-    context.scopes = nil
-    context.is_limited = context.is_cancelled or context == outside or nil
-  end
-  if not scope.has_struck then
+local function leave(context, scope, seconds, ok, ...)
+  if not scopes.close(context, scope) then
     return ok, false, ...
   end
-  local err = errors.new("timeout", "with_timeout", ("timed out after %s s"):format(tostring(scope.seconds)))
+  local err = errors.new("timeout", "with_timeout", ("timed out after %s s"):format(tostring(tonumber(seconds))))
   if not ok and not errors.is_error((...), "cancelled") then
     err.message = err.message .. ", and failed then: " .. errors.text((...))
   end
@@ -274,18 +260,8 @@ local function with_timeout(name, seconds, fn, ...)
   end
   fn = function_of(name, 2, fn)
   local context = loop.context()
-  -- Lua 5.1 has no name for its main thread.
-  local thread, scopes = running() or context, context.scopes
-  if not scopes then
-    scopes = setmetatable({}, { __mode = "k" })
-    context.scopes, context.is_limited = scopes, true
-  end
-  local parent = scopes[thread]
-  last_scope = last_scope + 1
-  local scope = { expiry = expiry or 1 / 0, parent = parent, seconds = tonumber(seconds), id = last_scope }
-  scope.nearest = nearer(scope, parent and parent.nearest)
-  scopes[thread] = scope
-  return leave(context, thread, scope, coroutines.pcall(fn, ...))
+  local scope = scopes.open(context, expiry or 1 / 0)
+  return leave(context, scope, seconds, coroutines.pcall(fn, ...))
 end
 
 function tasks.with_timeout(seconds, fn, ...)

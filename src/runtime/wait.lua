@@ -1,29 +1,28 @@
 -- Where a wait goes: alone it is one blocking wait, beside tasks it is the loop's.
 
-local core, errors, signals, loop = ...
+local core, errors, signals, contexts, loop = ...
 
 local error, next, setmetatable = error, next, setmetatable
 local interrupted = signals.interrupted
 local block, cut, front_write, moment, now, watch =
   core.block, core.cut, core.front_write, core.moment, core.now, core.watch
 local PENDING, outcome = core.PENDING, core.outcome
-local outside, readers, writers = loop.outside, loop.readers, loop.writers
-local enter, is_alone, park, park_at, pass, wake =
-  loop.enter, loop.is_alone, loop.park, loop.park_at, loop.pass, loop.wake
-local READY, TIMED_OUT, OVERDUE = loop.READY, loop.TIMED_OUT, loop.OVERDUE
+local outside, readers, writers, wake = contexts.outside, contexts.readers, contexts.writers, contexts.wake
+local enter, is_alone, park, park_at, pass = loop.enter, loop.is_alone, loop.park, loop.park_at, loop.pass
+local READY, TIMED_OUT, OVERDUE = contexts.READY, contexts.TIMED_OUT, contexts.OVERDUE
 local WRITE = 1
 -- `watch` cannot have a descriptor watched now: it is tried again and again.
 local CANNOT, PACE = -1, 0.01
 
 local _ENV = nil -- luacheck: ignore
 
-local waiting = { READ = 0, WRITE = WRITE, PASS = 2, TURN = 3 }
+local waiting = { READ = 0, WRITE = WRITE, PASS = 2, TURN = 3, READY = READY }
 
 --- One blocking wait, which a signal brings back to Lua.
 local function wait_alone(target, interest, expiry, on_time)
   while true do
     if interrupted() then
-      loop.release(outside)
+      contexts.release(outside)
       return error("interrupted!", 0)
     end
     local woken = block(target, interest, expiry)
@@ -50,7 +49,7 @@ local function wait_watching(context, list, links, slot, look, op, expiry, on_ti
   if slot ~= CANNOT and links then
     return park_at(context, links, slot, op, expiry, on_time)
   elseif list and slot ~= CANNOT then
-    loop.append_watching(context, list, slot)
+    contexts.append_watching(context, list, slot)
   end
   return park(context, op, expiry, on_time)
 end
@@ -110,7 +109,7 @@ end
 function waiting.dismiss(target)
   local list = lists[target]
   if list then
-    loop.wake_all(list)
+    contexts.wake_all(list)
   end
 end
 
@@ -128,12 +127,12 @@ function waiting.wait_for_turn(conn, ticket, expiry, op)
     here = {}
     turns[conn] = here
   end
-  loop.link(context, here, ticket)
+  contexts.link(context, here, ticket)
   return park(context, op, at, on_time)
 end
 
 --- A queued write has ended: it is the next one's turn.
-function loop.next_turn(conn)
+function contexts.next_turn(conn)
   local here = turns[conn]
   if here then
     local ticket = front_write(conn)

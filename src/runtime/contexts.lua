@@ -1,0 +1,316 @@
+-- Contexts: who can wait, where they wait, and what wakes them.
+--
+-- A *context* is whoever can wait: a task, or `outside`, the code that is in none. It waits in one place at a time. Its
+-- fields in the meantime: `op`, `expiry`, `on_time` (the outcome when time is up), `place` (`readers` or `writers`,
+-- where it is alone at the slot `key`; or ELSEWHERE, with `links` and `key`, or `list`), and then `outcome`, unless it
+-- is READY. Beyond a single wait: `reads` (the connection it reads from), `writes` and `ticket` (a queued write of its
+-- own), `scopes` (its with_timeouts, by coroutine), `is_limited` (it has some, or was cancelled), `armed` (its timer).
+--
+-- Contexts have no metatable: they are asked for absent fields all the time.
+
+local core = ...
+
+local next = next
+local outcome = core.outcome
+local arm_timer, disarm_timer, take_due, next_ready = core.arm, core.disarm, core.take_due, core.next_ready
+
+local _ENV = nil -- luacheck: ignore
+
+local READY, TIMED_OUT, CANCELLED, OVERDUE = 0, 1, 2, 3
+
+-- The place of a context that does not wait alone for a descriptor.
+local ELSEWHERE = {}
+
+-- Nobody's limits are looked for on the short way of a wait, and `outside` never takes it.
+local outside = { op = "run", id = 0, is_limited = true }
+
+local readers, writers, reading = {}, {}, {}
+
+local contexts = {
+  READY = READY,
+  TIMED_OUT = TIMED_OUT,
+  CANCELLED = CANCELLED,
+  OVERDUE = OVERDUE,
+  ELSEWHERE = ELSEWHERE,
+  outside = outside,
+  -- Code that the loop itself calls: on_error, and finalizers that strike in it. It cannot wait.
+  within = { op = "run" },
+  -- Who waits on a slot of the reactor: a context, or a list of them.
+  readers = readers,
+  writers = writers,
+  -- Who is in the middle of reading from a connection.
+  reading = reading,
+  -- Another loop wants to know when a task becomes ready.
+  rings = false,
+}
+
+-- How many wait for time, and how many have a timer.
+local timed, armed = 0, 0
+-- Contexts by their number, all that have not ended, and numbers to be given again.
+local by_id = { [0] = outside }
+local last_id = 0
+local free_ids, free_count = {}, 0
+-- Tasks to be run next.
+local ready, ready_count = {}, 0
+
+---------------------------------------------------------------------------------------------------------------------
+-- All contexts
+
+function contexts.add(context)
+  local id = last_id + 1
+  if free_count > 0 then
+    id = free_ids[free_count]
+    free_count = free_count - 1
+  else
+    last_id = id
+  end
+  context.id = id
+  by_id[id] = context
+end
+
+function contexts.remove(context)
+  if context.armed then
+    disarm_timer(context.id, context.armed)
+    context.armed = nil
+    armed = armed - 1
+  end
+  by_id[context.id] = nil
+  free_count = free_count + 1
+  free_ids[free_count] = context.id
+end
+
+--- Iterates over the tasks, with their numbers.
+function contexts.each()
+  local function next_task(all, id)
+    local context
+    id, context = next(all, id)
+    if id == 0 then
+      return next(all, id)
+    end
+    return id, context
+  end
+  return next_task, by_id
+end
+
+---------------------------------------------------------------------------------------------------------------------
+-- Where a context waits
+
+--- Waits where only another context can come: `links[key]` is the place.
+function contexts.link(context, links, key)
+  context.links, context.key = links, key
+  links[key] = context
+end
+
+--- Waits behind the others of a list.
+function contexts.append(context, list)
+  context.list = list
+  local last = list.last
+  context.before, context.behind = last, nil
+  if last then
+    last.behind = context
+  else
+    list.first = context
+  end
+  list.last = context
+end
+
+--- Waits for the descriptor of a slot, together with others.
+function contexts.append_watching(context, list, slot)
+  readers[slot] = list
+  contexts.append(context, list)
+end
+
+local function leave(context, list)
+  local before, behind = context.before, context.behind
+  if before then
+    before.behind = behind
+  else
+    list.first = behind
+  end
+  if behind then
+    behind.before = before
+  else
+    list.last = before
+  end
+  context.list, context.before, context.behind = nil, nil, nil
+end
+
+local function unlink(context)
+  local place, links, list = context.place, context.links, context.list
+  if place == readers or place == writers then
+    place[context.key] = nil
+  elseif links then
+    links[context.key] = nil
+    context.links = nil
+  elseif list then
+    leave(context, list)
+  end
+  if context.expiry then
+    context.expiry = nil
+    timed = timed - 1
+  end
+  context.place, context.joins = nil, nil
+end
+
+contexts.unlink = unlink
+
+--- Lets go of what a context holds beyond a wait, when its operation ends in the middle.
+local function release(context)
+  local conn, ticket = context.reads, context.ticket
+  if context.place then
+    unlink(context)
+  end
+  if conn then
+    context.reads = nil
+    reading[conn] = nil
+  end
+  if ticket then
+    conn = context.writes
+    context.writes, context.ticket = nil, nil
+    core.write_cut(conn, ticket, "write", CANCELLED)
+    outcome()
+    contexts.next_turn(conn)
+  end
+end
+
+contexts.release = release
+
+---------------------------------------------------------------------------------------------------------------------
+-- Time: a context's timer stays when the wait ends early, and is set anew only for an earlier moment. What is waited
+-- for again and again with the same timeout sets one timer in all that time.
+
+local function arm(context, expiry)
+  local before = context.armed
+  if before then
+    disarm_timer(context.id, before)
+  else
+    armed = armed + 1
+  end
+  context.armed = expiry
+  arm_timer(context.id, expiry)
+end
+
+--- From now on it also waits for a moment, at which its outcome is `on_time`.
+function contexts.set_time(context, expiry, on_time)
+  context.expiry, context.on_time = expiry, on_time
+  timed = timed + 1
+  local before = context.armed
+  if not before or before > expiry then
+    arm(context, expiry)
+  end
+end
+
+---------------------------------------------------------------------------------------------------------------------
+-- Waking
+
+local function make_ready(task)
+  ready_count = ready_count + 1
+  ready[ready_count] = task
+  if contexts.rings then
+    core.set_alarm(0)
+  end
+end
+
+contexts.make_ready = make_ready
+
+local function wake(context, result)
+  if context.place then
+    unlink(context)
+    context.outcome = result
+    if context ~= outside then
+      make_ready(context)
+    end
+  end
+end
+
+contexts.wake = wake
+
+--- Wakes whoever waits on a slot, or in a list.
+local function wake_all(waiter)
+  if waiter.place then
+    return wake(waiter)
+  end
+  local context = waiter.first
+  while context do
+    wake(context)
+    context = waiter.first
+  end
+end
+
+contexts.wake_all = wake_all
+
+--- Wakes those whose descriptors are ready.
+function contexts.wake_ready()
+  local slot, readable, writable = next_ready()
+  while slot do
+    local context = readable and readers[slot]
+    if context and context.place == readers and not context.expiry and context ~= outside then
+      -- What `wake` does, for nearly every wait.
+      readers[slot], context.place = nil, nil
+      ready_count = ready_count + 1
+      ready[ready_count] = context
+    elseif context then
+      wake_all(context)
+    end
+    context = writable and writers[slot]
+    if context then
+      wake_all(context)
+    end
+    slot, readable, writable = next_ready()
+  end
+end
+
+--- Wakes those whose time has come.
+function contexts.wake_due()
+  local id = armed > 0 and take_due()
+  while id do
+    local context = by_id[id]
+    local at, expiry = context.armed, context.expiry
+    context.armed = nil
+    armed = armed - 1
+    if expiry and expiry <= at then
+      wake(context, context.on_time)
+    elseif expiry then
+      arm(context, expiry)
+    end
+    id = take_due()
+  end
+end
+
+--- The tasks that are ready, and how many; `room` is an empty table for the next ones.
+function contexts.take_ready(room)
+  local tasks, count = ready, ready_count
+  ready, ready_count = room, 0
+  return tasks, count
+end
+
+--- Undoes the last `make_ready`.
+function contexts.unmake_ready()
+  ready[ready_count] = nil
+  ready_count = ready_count - 1
+end
+
+function contexts.is_any_ready()
+  return ready_count > 0
+end
+
+local function has_anybody(waiters)
+  for _, waiter in next, waiters do
+    if waiter.place or waiter.first then
+      return true
+    end
+  end
+  return false
+end
+
+--- Whether anybody waits for something that the system can bring: a descriptor, or time.
+function contexts.is_any_waiting()
+  return timed > 0 or has_anybody(readers) or has_anybody(writers)
+end
+
+--- Whether there is a timer that has not come due.
+function contexts.is_any_armed()
+  return armed > 0
+end
+
+return contexts
