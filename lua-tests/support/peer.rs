@@ -6,6 +6,7 @@
 //! peer --silent-dns ADDRESS
 //!
 //! accept         take the next connection        send HEX        write these bytes
+//! urgent HEX     write urgent data
 //! repeat N HEX   write these bytes N times       dribble MS HEX  write byte by byte, MS apart
 //! read N         read exactly N bytes            drain           read to the end of the stream
 //! skip N         as read, without telling
@@ -106,6 +107,7 @@ impl Play {
             match action.as_str() {
                 "accept" => self.connection = Some(self.listener.accept().unwrap().0),
                 "send" => self.send(&from_hex(word())),
+                "urgent" => drop(self.connection().send_out_of_band(&from_hex(word()))),
                 "repeat" => {
                     let (times, bytes) = (number(word()), from_hex(word()));
                     (0..times).for_each(|_| self.send(&bytes));

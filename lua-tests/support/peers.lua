@@ -13,7 +13,7 @@ local function hex(bytes)
 end
 
 -- Which words of an action are bytes.
-local BYTES = { send = 1, ["repeat"] = 2, dribble = 2 }
+local BYTES = { send = 1, urgent = 1, ["repeat"] = 2, dribble = 2 }
 
 local started = {}
 
