@@ -66,6 +66,17 @@ describe("what changes unseen", function()
       end
     end))
 
+    it("bytes that arrive while their reader is busy with something else, " .. where, run(function(near, far)
+      for _ = 1, 5 do
+        near:write("ab")
+        -- Less than there is room for: all that had arrived.
+        assert.equal("ab", far:recv(10, { timeout = PATIENCE }))
+        near:write("cd")
+        tcp.sleep(0.01)
+        assert.equal("cd", far:recv(10, { timeout = PATIENCE }))
+      end
+    end))
+
     it("the end of the stream right behind data, " .. where, run(function(near, far)
       near:write("ab")
       assert.equal("ab", far:read(2, { timeout = PATIENCE }))
