@@ -171,7 +171,7 @@ local OBJECTS = {
       return tcp.queue()
     end,
     finish = function() end,
-    fallible = { pop = at(1, TIME), push = { case("argument #1", "value expected, got nil") } },
+    fallible = { pop = at(1, TIME), push = join(at(2, TIME, 1), { case("argument #1", "value expected, got nil") }) },
     plain = { close = {}, count = {}, values = {} },
   },
 }

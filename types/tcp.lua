@@ -496,11 +496,13 @@ local Queue = {}
 function tcp.queue(capacity) end
 
 ---@param value any not nil
-function Queue:push(value) end
+---@param timeout? number seconds
+function Queue:push(value, timeout) end
 
 ---@param value any not nil
+---@param timeout? number seconds
 ---@return true?, tcp.Error?
-function Queue:try_push(value) end
+function Queue:try_push(value, timeout) end
 
 ---@param timeout? number seconds
 ---@return any value, or nil once closed and empty

@@ -40,6 +40,6 @@ pub fn load(lua: &Lua, core: &Table) -> mlua::Result<Runtime> {
         run(chunk!("tasks.lua")).call((core, &errors, &contexts, scopes, &looping, &waiting, coroutines))?;
     let queue: Function = run(chunk!("queue.lua")).call((core, &errors, &contexts, &looping))?;
     let listener = run(chunk!("server.lua")).call((core, &errors, &looping, &waiting, &connection))?;
-    let module = run(chunk!("module.lua")).call((core, &errors, waiting, tasks, queue))?;
+    let module = run(chunk!("module.lua")).call((core, &errors, &looping, waiting, tasks, queue))?;
     Ok(Runtime { module, connection, listener, counts: looping.raw_get("counts")? })
 }

@@ -5,6 +5,8 @@ local core, errors, suspension, loop = ...
 local create, pcall, resume, running, select, status, type, yield =
   coroutine.create, pcall, coroutine.resume, coroutine.running, select, coroutine.status, type, coroutine.yield
 local error, setmetatable = error, setmetatable
+-- Only where Lua has variables that are to be closed.
+local close = coroutine.close
 local WAIT, pause, wrapped = suspension.WAIT, suspension.pause, suspension.wrapped
 
 local _ENV = nil -- luacheck: ignore
@@ -38,9 +40,11 @@ local function create_any(fn)
   end)
 end
 
-local function give_or_raise(ok, ...)
+local function give_or_raise(co, ok, ...)
   if ok then
     return ...
+  elseif close then
+    close(co)
   end
   return error((...), 0)
 end
@@ -60,7 +64,7 @@ function coroutines.wrap(fn)
     if waiting[co] then
       return error("cannot resume non-suspended coroutine", 0)
     end
-    return give_or_raise(pump(co, ...))
+    return give_or_raise(co, pump(co, ...))
   end
 end
 

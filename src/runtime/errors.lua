@@ -79,6 +79,7 @@ function errors.traceback(thread, message, level)
     return errors.misuse("traceback", "bad argument #" .. position .. " to '",
       "' (number expected, got " .. type(level) .. ")")
   end
+  local original = message
   if is_error(message) then
     message = tostring(message)
   elseif message == nil then
@@ -92,8 +93,19 @@ function errors.traceback(thread, message, level)
     -- Lua 5.1 minds a nil at the end.
     return debug_traceback(thread, message, level or 0)
   end
-  local text = debug_traceback(message, (tonumber(level) or 1) + 1):gsub("^\n", "")
+  local last, text = errors.last_of_task, debug_traceback(message, (tonumber(level) or 1) + 1):gsub("^\n", "")
+  if last and last.value == original then
+    -- It was raised in a task, and arrived by its join.
+    text = text .. "\n" .. last.text:gsub("^.*\nstack traceback:", "in its task:")
+  end
   return text
+end
+
+--- The traceback of a task that has failed, without the module's own functions.
+function errors.task_traceback(thread, text)
+  local traceback = errors.traceback(thread, text)
+  traceback = traceback:gsub("\n[^\n]*%[C%]: in [^\n]*'error'", ""):gsub("\n\t=?tcp/[^\n]*", "")
+  return (traceback:gsub("\n\t%[builtin[^\n]*", ""))
 end
 
 return errors

@@ -9,6 +9,8 @@ local core, errors, signals, contexts, scopes, suspension = ...
 local collectgarbage, error, next, pcall, select, type = collectgarbage, error, next, pcall, select, type
 local create, isyieldable, resume, running, status, yield =
   coroutine.create, coroutine.isyieldable, coroutine.resume, coroutine.running, coroutine.status, coroutine.yield
+-- Only where Lua has variables that are to be closed.
+local close_coroutine = coroutine.close
 local getinfo = core.debug and core.debug.getinfo
 local interrupted = signals.interrupted
 local now, wait_for_any, hooks_are_shared = core.now, core.wait_for_any, core.hooks_are_shared
@@ -50,6 +52,11 @@ local function pack(...)
   return count == 0 and NOTHING or { n = count, ... }
 end
 
+--- What is said of a failure: the error as text, and the stack it came from.
+local function trace(task, failure)
+  return { value = failure, text = errors.task_traceback(task.thread, errors.text(failure)) }
+end
+
 local function finish(task, ok, ...)
   release(task)
   contexts.remove(task)
@@ -58,20 +65,25 @@ local function finish(task, ok, ...)
   else
     loop.live = loop.live - 1
   end
-  task.is_ended = true
+  local is_told, traceback = task.first ~= nil or task.is_cancelled, nil
   if ok then
     task.results = pack(...)
   else
     task.failure = pack((...))
+    if not task.is_cancelled then
+      traceback = trace(task, ...)
+      errors.last_of_task = traceback
+    end
+    if close_coroutine then
+      close_coroutine(task.thread)
+    end
   end
-  local thread = task.thread
-  task.thread = nil
-  local is_told = task.first ~= nil or task.is_cancelled
+  task.is_ended, task.thread = true, nil
   if task.first then
     contexts.wake_all(task)
   end
   if not ok and not is_told then
-    loop.report(task, task.failure[1], thread)
+    loop.report(task, task.failure[1], traceback.text)
   end
   if loop.live == 0 and loop.quiet == 0 and outside.waits_for_all then
     wake(outside)
@@ -148,14 +160,24 @@ end
 ---------------------------------------------------------------------------------------------------------------------
 -- Turning
 
---- `op at script.lua:12` of a task that waits.
+--- Where a task's function stands: `script.lua:3`.
+function loop.origin(task)
+  local info = getinfo and getinfo(task.handle[2], "S")
+  return info and info.what ~= "C" and ("%s:%d"):format(info.short_src, info.linedefined) or nil
+end
+
+--- `op at script.lua:12` of a task that waits. A tail call hides where; then it is named by its function.
 local function described(task)
   local level, info = 0
   repeat
     info = getinfo and getinfo(task.thread, level, "Sl")
     level = level + 1
   until not info or info.currentline > 0 and not suspension.is_ours(info)
-  return info and ("%s at %s:%d"):format(task.op, info.short_src, info.currentline) or task.op
+  if info then
+    return ("%s at %s:%d"):format(task.op, info.short_src, info.currentline)
+  end
+  local origin = loop.origin(task)
+  return origin and ("%s in the task of %s"):format(task.op, origin) or task.op
 end
 
 local SHOWN = 10

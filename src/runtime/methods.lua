@@ -101,7 +101,7 @@ local function is_busy(self)
     contexts.release(reader)
     return false
   end
-  return true
+  return not core.plain.is_closed(self)
 end
 
 --- Defines `name` and `try_name` around a step that reads, with at most three arguments after its first.

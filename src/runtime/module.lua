@@ -1,6 +1,6 @@
 -- The module's own functions.
 
-local core, errors, waiting, tasks, queue = ...
+local core, errors, loop, waiting, tasks, queue = ...
 
 local collectgarbage, getmetatable, pcall, setmetatable, type =
   collectgarbage, getmetatable, pcall, setmetatable, type
@@ -60,8 +60,17 @@ local function establish_or_collect(name, op, begin, go_on, host, port, options)
   return value, err
 end
 
+-- Connects let the other tasks run after so many, also those that need no wait.
+local SHARE = 16
+local connects = 0
+
 local function connect(name, host, port, options)
   local value, err = establish_or_collect(name, "connect", core.dial, core.dial_on, host, port, options)
+  connects = connects + 1
+  if connects >= SHARE then
+    connects = 0
+    loop.pass()
+  end
   if value ~= nil then
     remember(value)
   end

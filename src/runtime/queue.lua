@@ -78,8 +78,18 @@ local function closed(op)
   return errors.new("closed", op, "the queue is closed")
 end
 
-local function push(name, self, value)
+--- When a time limit of an argument ends; nil is none.
+local function expiry_of(name, position, limit)
+  local expiry = limit ~= nil and moment(limit, position, name) or nil
+  if expiry == PENDING then
+    return misuse(name, outcome())
+  end
+  return expiry
+end
+
+local function push(name, self, value, timeout)
   check_queue(name, self)
+  local expiry = expiry_of(name, 2, timeout)
   if value == nil then
     return misuse(name, "bad argument #1 to '", "' (value expected, got nil)")
   elseif self.is_closed then
@@ -93,7 +103,7 @@ local function push(name, self, value)
     put(self, value)
   else
     self.moves = 0
-    local context, at, on_time = enter("push")
+    local context, at, on_time = enter("push", expiry)
     local ended = at
     if context then
       context.offer = value
@@ -112,13 +122,7 @@ end
 
 local function pop(name, self, timeout)
   check_queue(name, self)
-  local expiry
-  if timeout ~= nil then
-    expiry = moment(timeout, 1, name)
-    if expiry == PENDING then
-      return misuse(name, outcome())
-    end
-  end
+  local expiry = expiry_of(name, 1, timeout)
   if count(self) > 0 then
     local value = take(self)
     local pusher = self.pushers.first
@@ -147,15 +151,15 @@ local function pop(name, self, timeout)
   return value
 end
 
-function methods.push(self, value)
-  local err = push("push", self, value)
+function methods.push(self, value, timeout)
+  local err = push("push", self, value, timeout)
   if err then
     return raise(err)
   end
 end
 
-function methods.try_push(self, value)
-  local err = push("try_push", self, value)
+function methods.try_push(self, value, timeout)
+  local err = push("try_push", self, value, timeout)
   if err then
     return nil, err
   end

@@ -60,8 +60,9 @@ end
 -- One task
 
 local function spawn(name, fn, ...)
-  local context = loop.spawn(function_of(name, 1, fn), false, ...)
-  local task = setmetatable({ context }, Task)
+  fn = function_of(name, 1, fn)
+  local context = loop.spawn(fn, false, ...)
+  local task = setmetatable({ context, fn }, Task)
   context.handle = task
   return task
 end
@@ -179,11 +180,10 @@ function methods.try_join(self, timeout)
 end
 
 --- What a task that failed has to say, where nobody waits for it.
-function loop.report(task, failure, thread)
+function loop.report(task, failure, traceback)
   if task.is_quiet then
     return
   end
-  local traceback = errors.traceback(thread, errors.text(failure))
   local handler = rawget(tasks.module, "on_error")
   if handler ~= nil then
     local ok, problem = pcall(handler, failure, traceback, task.handle)
@@ -194,7 +194,8 @@ function loop.report(task, failure, thread)
     end
     core.report("tcp: on_error failed: " .. errors.text(problem))
   end
-  core.report("tcp: a task failed: " .. traceback)
+  local origin = loop.origin(task)
+  core.report(("tcp: a task%s failed: %s"):format(origin and " (" .. origin .. ")" or "", traceback))
 end
 
 ---------------------------------------------------------------------------------------------------------------------

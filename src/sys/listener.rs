@@ -24,6 +24,7 @@ use crate::options::ListenOptions;
 use crate::step::Interest;
 use crate::step::Step;
 use crate::sys::socket::Socket;
+use crate::sys::socket::above_standard;
 use crate::sys::socket::address;
 use crate::sys::socket::unix_address;
 
@@ -120,7 +121,7 @@ impl Drop for Listener {
 }
 
 fn new(domain: Domain, options: &ListenOptions) -> io::Result<socket2::Socket> {
-    let socket = socket2::Socket::new(domain, Type::STREAM, None)?;
+    let socket = above_standard(socket2::Socket::new(domain, Type::STREAM, None)?)?;
     socket.set_nonblocking(true)?;
     if domain != Domain::UNIX {
         // On Unix this lets a port be taken that only old connections linger on; a listener there still refuses.

@@ -86,6 +86,7 @@ impl Socket {
     }
 
     fn of(inner: socket2::Socket, is_tcp: bool) -> io::Result<Self> {
+        let inner = above_standard(inner)?;
         inner.set_nonblocking(true)?;
         Ok(Self { inner, is_tcp })
     }
@@ -202,6 +203,16 @@ impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inner.as_fd()
     }
+}
+
+/// In a process that was started without standard streams a socket would become one of them, and what the program
+/// prints would go to the peer.
+pub fn above_standard(socket: socket2::Socket) -> io::Result<socket2::Socket> {
+    if socket.as_raw_fd() > 2 {
+        return Ok(socket);
+    }
+    // The standard library duplicates to 3 or above.
+    socket.as_fd().try_clone_to_owned().map(socket2::Socket::from)
 }
 
 pub fn unix_address(path: &Path) -> io::Result<SockAddr> {
