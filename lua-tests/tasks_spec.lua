@@ -125,7 +125,7 @@ describe("a task", function()
         ["a function"] = "print", ["an error object"] = "select(2, tcp.json.try_decode('['))" }
       local text = values[name] or "setmetatable({}, { __tostring = function() error('evil') end })"
       local output = support.child(child:format(text, ""))
-      assert.matches("^tcp: a task failed: .*stack traceback:.*\nwent on\n$", output)
+      assert.matches("^tcp: a task %(.-%) failed: .*stack traceback:.*\nwent on\n$", output)
       output = support.child(child:format(text, "tcp.on_error = function(err) error(err, 0) end"))
       assert.matches("on_error failed.*\nwent on\n$", output)
     end)
