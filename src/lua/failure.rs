@@ -10,6 +10,7 @@ use crate::lua::args::nearest;
 use crate::lua::args::type_name;
 use crate::lua::reply;
 use crate::lua::reply::Failure;
+use crate::sys::socket;
 
 /// Where the metatable is kept in the registry.
 const METATABLE: &str = "tcp.error";
@@ -22,7 +23,9 @@ pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
     core.raw_set("where", lua.create_function(|lua, ()| Ok(position(lua)))?)?;
     core.raw_set("check_kind", lua.create_function(check_kind)?)?;
     core.raw_set("type_name", lua.create_function(|_, value: mlua::Value| Ok(type_name(&value)))?)?;
-    core.raw_set("limit", lua.create_function(limit)?)
+    core.raw_set("limit", lua.create_function(limit)?)?;
+    let is_shortage = |_: &Lua, errno: Option<i32>| Ok(errno.is_some_and(socket::is_shortage));
+    core.raw_set("is_shortage", lua.create_function(is_shortage)?)
 }
 
 pub fn object(lua: &Lua, error: &Error, op: &str, peer: Option<String>) -> mlua::Result<Table> {

@@ -130,7 +130,7 @@ fn parse(lua: &Lua, host: &Value, port: &Value, options: &Value) -> Result<liste
     Ok(listen::Listen::new(&name, at, port, options::listen(lua, Place::Argument(3), options)?))
 }
 
-/// Step: the next connection. `timeout` is a number or a table with one.
+/// Step: the next connection.
 fn accept(lua: &Lua, (it, timeout): (Receiver<Listener>, Value)) -> mlua::Result<Reply<AnyUserData>> {
     const OP: &str = "accept";
     let mut it = match receiver(it) {

@@ -148,7 +148,7 @@ fn watch(reactor: &Rc<Reactor>, target: &AnyUserData) -> mlua::Result<Watched> {
         wake = it.0.wake(Instant::now());
         Some(it.0.watch(reactor))
     } else if let Ok(mut it) = target.borrow_mut::<Listen>() {
-        Some(it.0.watch(reactor))
+        it.0.watch(reactor)
     } else {
         Some(target.borrow_mut::<Remains>()?.0.watch(reactor))
     };

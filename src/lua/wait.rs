@@ -73,8 +73,8 @@ pub fn from_seconds(expiry: Option<f64>) -> Deadline {
     since_epoch.map_or(Deadline::NEVER, |since| Deadline::after(*EPOCH, Some(since)))
 }
 
-/// Blocks until `target` (a connection, a dial, or nil for a plain sleep) is worth another step, or until
-/// `expiry`. A time that is over is not waited for at all.
+/// Blocks until `target` (a connection, a listener, one of them in the making, or nil for a plain sleep) is worth
+/// another step, or until `expiry`. A time that is over is not waited for at all.
 fn block(_: &Lua, (target, interest, expiry): (Value, Integer, Option<f64>)) -> mlua::Result<Integer> {
     let (now, expiry) = (Instant::now(), from_seconds(expiry));
     if expiry.passed(now) {

@@ -30,6 +30,7 @@ use crate::options::ListenOptions;
 use crate::step::Step;
 use crate::sys::listener;
 use crate::sys::resolver::Lookup;
+use crate::sys::socket::Socket;
 
 /// Where to listen.
 #[derive(Clone, Debug)]
@@ -134,16 +135,17 @@ impl Listen {
         }
     }
 
-    /// Has the loop watch the look-up; the slot is where it is told.
-    pub fn watch(&mut self, reactor: &Rc<Reactor>) -> io::Result<usize> {
-        if let State::Resolving(lookup) = &self.state
-            && self.registration.is_none()
-        {
+    /// Has the loop watch the look-up; the slot is where it is told. `None`: there is nothing to wait for.
+    pub fn watch(&mut self, reactor: &Rc<Reactor>) -> Option<io::Result<usize>> {
+        let State::Resolving(lookup) = &self.state else { return None };
+        if self.registration.is_none() {
             let registration = Registration::of_any(reactor);
-            registration.add(lookup.as_fd())?;
+            if let Err(error) = registration.add(lookup.as_fd()) {
+                return Some(Err(error));
+            }
             self.registration = Some(registration);
         }
-        Ok(self.registration.as_ref().map_or(0, Registration::slot))
+        self.registration.as_ref().map(|registration| Ok(registration.slot()))
     }
 
     /// How error messages name the place.
@@ -169,20 +171,30 @@ impl Listener {
     /// The next connection.
     pub fn accept(&mut self) -> Result<Step<Connection>, Error> {
         let open = self.open.as_ref().ok_or_else(closed)?;
-        let failed = |error| Error::from_io(&error);
-        let (socket, remote) = match open.socket.accept().map_err(failed)? {
-            Step::Ready(both) => both,
-            Step::Wait(interest) => return Ok(Step::Wait(interest)),
-        };
+        let failed = |error: io::Error| Error::from_io(&error);
+        loop {
+            let (socket, remote) = match open.socket.accept().map_err(failed)? {
+                Step::Ready(both) => both,
+                Step::Wait(interest) => return Ok(Step::Wait(interest)),
+            };
+            match self.connection(socket, remote) {
+                // What macOS says of the options of a client that has left already.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+                other => return other.map(Step::Ready).map_err(failed),
+            }
+        }
+    }
+
+    fn connection(&self, socket: Socket, remote: Address) -> io::Result<Connection> {
         // A client of a unix socket has no name: it is called by the listener's.
         let called = if let Address::Unix(_) = remote { &self.address } else { &remote };
         let (host, port) = (called.host(), called.port());
         let local = match &self.address {
             Address::Unix(_) => self.address.clone(),
-            _ => socket.local_address().map_err(failed)?,
+            _ => socket.local_address()?,
         };
         let ends = Ends { host, port, local, remote };
-        Connection::new(socket, ends, Origin::Accepted, &self.options, None).map(Step::Ready).map_err(failed)
+        Connection::new(socket, ends, Origin::Accepted, &self.options, None)
     }
 
     /// Idempotent. Connections that nobody has accepted are reset.

@@ -125,9 +125,11 @@ impl Stream {
     }
 
     /// Only a TCP stream's short read says that nothing more is there: others end one at the end of a message, of
-    /// a line, or where descriptors were passed.
+    /// a line, or where descriptors were passed. And only where urgent data is told (see `sys::selector`), which ends
+    /// a read early, too.
     fn note_drained(&self) {
-        if let (Some(registration), Source::Socket(socket)) = (&self.registration, &self.source)
+        if cfg!(any(target_os = "linux", target_os = "android"))
+            && let (Some(registration), Source::Socket(socket)) = (&self.registration, &self.source)
             && socket.is_tcp()
         {
             registration.set_drained();
@@ -164,12 +166,14 @@ impl Stream {
 
     /// Has the loop watch it; the slot is where it is told. `PermissionDenied`: it is always ready.
     pub fn watch(&mut self, reactor: &Rc<Reactor>) -> io::Result<usize> {
-        if self.registration.is_none() {
-            let registration = Registration::new(reactor);
-            registration.add(self.as_fd())?;
-            self.registration = Some(registration);
+        if let Some(slot) = self.slot() {
+            return Ok(slot);
         }
-        Ok(self.registration.as_ref().map_or(0, Registration::slot))
+        let registration = Registration::new(reactor);
+        registration.add(self.as_fd())?;
+        let slot = registration.slot();
+        self.registration = Some(registration);
+        Ok(slot)
     }
 
     pub fn slot(&self) -> Option<usize> {

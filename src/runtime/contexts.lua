@@ -11,7 +11,7 @@
 local core = ...
 
 local next = next
-local outcome = core.outcome
+local now, outcome = core.now, core.outcome
 local arm_timer, disarm_timer, take_due, next_ready = core.arm, core.disarm, core.take_due, core.next_ready
 
 local _ENV = nil -- luacheck: ignore
@@ -44,8 +44,6 @@ local contexts = {
   rings = false,
 }
 
--- How many wait for time, and how many have a timer.
-local timed, armed = 0, 0
 -- Contexts by their number, all that have not ended, and numbers to be given again.
 local by_id = { [0] = outside }
 local last_id = 0
@@ -68,12 +66,19 @@ function contexts.add(context)
   by_id[id] = context
 end
 
-function contexts.remove(context)
-  if context.armed then
-    disarm_timer(context.id, context.armed)
+--- Takes back a context's timer.
+local function disarm(context)
+  local at = context.armed
+  if at then
     context.armed = nil
-    armed = armed - 1
+    disarm_timer(context.id, at)
   end
+end
+
+contexts.disarm = disarm
+
+function contexts.remove(context)
+  disarm(context)
   by_id[context.id] = nil
   free_count = free_count + 1
   free_ids[free_count] = context.id
@@ -118,6 +123,7 @@ end
 function contexts.append_watching(context, list, slot)
   readers[slot] = list
   contexts.append(context, list)
+  context.is_watching = true
 end
 
 local function leave(context, list)
@@ -145,11 +151,7 @@ local function unlink(context)
   elseif list then
     leave(context, list)
   end
-  if context.expiry then
-    context.expiry = nil
-    timed = timed - 1
-  end
-  context.place, context.joins = nil, nil
+  context.expiry, context.place, context.joins, context.is_watching = nil, nil, nil, nil
 end
 
 contexts.unlink = unlink
@@ -157,7 +159,7 @@ contexts.unlink = unlink
 --- Lets go of what a context holds beyond a wait, when its operation ends in the middle.
 local function release(context)
   local conn, ticket = context.reads, context.ticket
-  if context.place then
+  if context.place or context.list or context.links then
     unlink(context)
   end
   if conn then
@@ -179,21 +181,19 @@ contexts.release = release
 -- Time: a context's timer stays when the wait ends early, and is set anew only for an earlier moment. What is waited
 -- for again and again with the same timeout sets one timer in all that time.
 
+-- An error may strike between any two of these: a timer that nobody knows of does no harm, one that is missing does.
 local function arm(context, expiry)
   local before = context.armed
+  arm_timer(context.id, expiry)
+  context.armed = expiry
   if before then
     disarm_timer(context.id, before)
-  else
-    armed = armed + 1
   end
-  context.armed = expiry
-  arm_timer(context.id, expiry)
 end
 
 --- From now on it also waits for a moment, at which its outcome is `on_time`.
 function contexts.set_time(context, expiry, on_time)
   context.expiry, context.on_time = expiry, on_time
-  timed = timed + 1
   local before = context.armed
   if not before or before > expiry then
     arm(context, expiry)
@@ -203,9 +203,12 @@ end
 ---------------------------------------------------------------------------------------------------------------------
 -- Waking
 
+-- LuaJIT runs finalizers, and hooks that raise, between any two of these: whoever comes in between must find room of
+-- its own, and who is in both places, ready and waiting, still waits (see `run_batch`).
 local function make_ready(task)
-  ready_count = ready_count + 1
-  ready[ready_count] = task
+  local at = ready_count + 1
+  ready_count = at
+  ready[at] = task
   if contexts.rings then
     core.set_alarm(0)
   end
@@ -215,11 +218,11 @@ contexts.make_ready = make_ready
 
 local function wake(context, result)
   if context.place then
-    unlink(context)
     context.outcome = result
     if context ~= outside then
       make_ready(context)
     end
+    unlink(context)
   end
 end
 
@@ -233,6 +236,10 @@ local function wake_all(waiter)
   local context = waiter.first
   while context do
     wake(context)
+    if waiter.first == context then
+      -- An error has kept it from waiting after all.
+      leave(context, waiter)
+    end
     context = waiter.first
   end
 end
@@ -246,9 +253,10 @@ function contexts.wake_ready()
     local context = readable and readers[slot]
     if context and context.place == readers and not context.expiry and context ~= outside then
       -- What `wake` does, for nearly every wait.
+      local at = ready_count + 1
+      ready_count = at
+      ready[at] = context
       readers[slot], context.place = nil, nil
-      ready_count = ready_count + 1
-      ready[ready_count] = context
     elseif context then
       wake_all(context)
     end
@@ -262,16 +270,17 @@ end
 
 --- Wakes those whose time has come.
 function contexts.wake_due()
-  local id = armed > 0 and take_due()
+  local id = take_due()
   while id do
     local context = by_id[id]
-    local at, expiry = context.armed, context.expiry
-    context.armed = nil
-    armed = armed - 1
-    if expiry and expiry <= at then
-      wake(context, context.on_time)
-    elseif expiry then
-      arm(context, expiry)
+    if context then
+      local expiry = context.expiry
+      context.armed = nil
+      if expiry and expiry <= now() then
+        wake(context, context.on_time)
+      elseif expiry then
+        arm(context, expiry)
+      end
     end
     id = take_due()
   end
@@ -294,23 +303,25 @@ function contexts.is_any_ready()
   return ready_count > 0
 end
 
-local function has_anybody(waiters)
-  for _, waiter in next, waiters do
-    if waiter.place or waiter.first then
-      return true
-    end
-  end
-  return false
+-- One that was found waiting, most likely still does.
+local witness = outside
+
+local function is_waiting(context)
+  return context.place and (context.expiry or context.place ~= ELSEWHERE or context.is_watching)
 end
 
 --- Whether anybody waits for something that the system can bring: a descriptor, or time.
 function contexts.is_any_waiting()
-  return timed > 0 or has_anybody(readers) or has_anybody(writers)
-end
-
---- Whether there is a timer that has not come due.
-function contexts.is_any_armed()
-  return armed > 0
+  if is_waiting(witness) then
+    return true
+  end
+  for _, context in next, by_id do
+    if is_waiting(context) then
+      witness = context
+      return true
+    end
+  end
+  return false
 end
 
 return contexts

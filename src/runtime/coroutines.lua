@@ -28,6 +28,10 @@ local function came_back(co, ok, ...)
 end
 
 function pump(co, ...)
+  if waiting[co] and status(co) == "dead" then
+    -- Somebody has closed it in the middle of its wait.
+    loop.release(loop.current)
+  end
   waiting[co] = nil
   return came_back(co, resume(co, ...))
 end

@@ -39,7 +39,7 @@ local is_watched = false
 --- Raises the advice for an `op` that cannot wait where it was called.
 local function misplaced(context, op, problem)
   release(context)
-  return errors.misuse("", "cannot wait " .. ADVICE[problem](op), "")
+  return errors.misuse("", "cannot wait " .. (ADVICE[problem] or ADVICE.boundary)(op), "")
 end
 
 ---------------------------------------------------------------------------------------------------------------------
@@ -105,8 +105,13 @@ local function came_back(task, ok, ...)
   loop.current = nil
   if ok and mark == WAIT then
     return
-  elseif ok and status(task.thread) == "suspended" then
-    return finish(task, false, LOST)
+  elseif status(task.thread) == "suspended" then
+    if ok then
+      return finish(task, false, LOST)
+    end
+    -- It was not resumed at all: there is no room for another coroutine on top of those that are running.
+    make_ready(task)
+    return error(mark, 0)
   end
   if not ok and loop.is_interrupt(mark) then
     task.is_cancelled = true
@@ -142,15 +147,14 @@ local batch, batch_at, batch_count = {}, 1, 0
 --- Runs every task that was ready before. What an error leaves undone is done by the next call.
 local function run_batch()
   if batch_at > batch_count then
-    batch, batch_count = contexts.take_ready(batch)
-    batch_at = 1
+    local tasks, count = contexts.take_ready(batch)
+    batch, batch_at, batch_count = tasks, 1, count
   end
   while batch_at <= batch_count do
     local at = batch_at
-    batch_at = at + 1
     local task = batch[at]
-    batch[at] = nil
-    if not task.is_ended then
+    batch_at, batch[at] = at + 1, nil
+    if task and not task.is_ended and not task.place then
       loop.current, task.is_new = task, nil
       came_back(task, resume(task.thread))
     end
@@ -174,10 +178,10 @@ local function described(task)
     level = level + 1
   until not info or info.currentline > 0 and not suspension.is_ours(info)
   if info then
-    return ("%s at %s:%d"):format(task.op, info.short_src, info.currentline)
+    return ("%s at %s:%d"):format(task.op or "begin", info.short_src, info.currentline)
   end
   local origin = loop.origin(task)
-  return origin and ("%s in the task of %s"):format(task.op, origin) or task.op
+  return origin and ("%s in the task of %s"):format(task.op or "begin", origin) or task.op or "begin"
 end
 
 local SHOWN = 10
@@ -209,6 +213,8 @@ local function stuck()
   STUCK.text = text
   return error(STUCK, 0)
 end
+
+loop.release = release
 
 --- Whether code outside tasks can wait without the loop.
 function loop.is_alone()
@@ -293,11 +299,21 @@ local function set_alarm()
 end
 
 local function locked(run, limit)
-  local _, ok, err = resume(turner, run, limit)
+  local resumed, ok, err = resume(turner, run, limit)
+  if not resumed then
+    ok, err = false, ok
+    if status(turner) == "dead" then
+      turner = create(keep_turning)
+      looping, contexts.rings = false, is_watched
+    end
+  end
   if is_watched then
     set_alarm()
   end
   if ok then
+    if loop.is_alone() then
+      contexts.disarm(outside)
+    end
     return
   end
   recover()
@@ -307,13 +323,18 @@ local function locked(run, limit)
   return error(err, 0)
 end
 
+--- Raises the advice if the loop itself has called who runs.
+function loop.must_be_outside(op)
+  if loop.context() == within then
+    return misplaced(within, op, "loop")
+  end
+end
+
 --- One round from outside tasks, at most until `limit`. Whether there are tasks left.
 function loop.step(limit)
-  if looping then
-    return misplaced(within, "step", "loop")
-  end
+  loop.must_be_outside("step")
   outside.op = "step"
-  locked(step, limit)
+  locked(step, (scopes.limit(outside, limit)))
   return loop.live > 0
 end
 
@@ -331,7 +352,6 @@ function loop.pass()
   local task = loop.current
   if task then
     make_ready(task)
-    task.op = "sleep"
     if pause(task) then
       contexts.unmake_ready()
     end
@@ -351,11 +371,11 @@ function loop.enter(op, expiry)
   local context = loop.context()
   if context == within then
     return misplaced(within, op, "loop")
-  elseif context.place then
-    -- An error came between a wait and the loop.
-    contexts.unlink(context)
+  elseif context.place or context.list or context.links or (context.reads or context.ticket) and context.op ~= op then
+    -- An error has cut another operation.
+    release(context)
   end
-  context.waits_for_all = nil
+  context.waits_for_all, context.outcome = nil, nil
   if context.is_cancelled then
     -- Whoever does not heed that holds up nobody.
     loop.pass()
@@ -422,6 +442,14 @@ function loop.park_at(context, place, slot, op, expiry, on_time)
     return after_pause(context, op, problem)
   end
   return READY
+end
+
+--- Forgets tasks that ended before they began, where no other will come and take them away.
+function loop.forget_ended()
+  if loop.is_alone() and not looping and not loop.current then
+    contexts.take_ready({})
+    batch, batch_at, batch_count = {}, 1, 0
+  end
 end
 
 --- Waits until no task is left.

@@ -48,16 +48,21 @@ local function settle(value, name, op, step, self, a, b, c)
     end
   end
   local context = running_context()
-  if context.reads then
+  if context.reads or context.ticket then
+    -- An error has cut it.
     contexts.release(context)
   end
-  context.reads, reading[self] = self, context
+  context.op, context.reads, reading[self] = op, self, context
   local err
-  local late = 0
+  local late, has_asked = 0, false
   repeat
     if signal == PASS and late < MOST_LATE then
       pass()
       late = is_over(context, expiry) and late + 1 or 0
+    elseif context.is_limited and not has_asked and is_over(context, expiry) then
+      -- The step may have known from the loop that there is nothing to read. The next one asks the system: what needs
+      -- no wait succeeds.
+      has_asked = true
     else
       local slot = slots[self]
       local ended
@@ -203,12 +208,12 @@ end
 --- Goes on with a write that was queued, until it is done or its time is up.
 local function settle_queued(op, self, signal, expiry, ticket)
   local context = running_context()
-  if context.ticket then
-    -- It was interrupted. Its end may have made it this one's turn.
+  if context.reads or context.ticket then
+    -- An error has cut it. Its end may have made it this one's turn.
     contexts.release(context)
     signal = PASS
   end
-  context.writes, context.ticket = self, ticket
+  context.op, context.writes, context.ticket = op, self, ticket
   local renewable = op == "write" or op == "write_str" or op == "send"
   local value, err
   local late = 0

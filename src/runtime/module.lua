@@ -45,9 +45,9 @@ local function establish(name, op, begin, go_on, host, port, options)
   return value
 end
 
--- ENFILE and EMFILE, on every system: connections that nobody holds any more may be waiting for their collection.
+-- Connections that nobody holds any more may be waiting for their collection.
 local function is_short_of_descriptors(err)
-  return err ~= nil and (err.errno == 23 or err.errno == 24)
+  return err ~= nil and core.is_shortage(err.errno)
 end
 
 local function establish_or_collect(name, op, begin, go_on, host, port, options)

@@ -38,25 +38,28 @@ local function new(capacity)
   return setmetatable({ items = {}, first = 1, last = 0, limit = limit, moves = 0, poppers = {}, pushers = {} }, Queue)
 end
 
+-- LuaJIT runs finalizers, which may use the queue, between any two of these: each finds a place of its own.
 local function put(self, value)
-  self.last = self.last + 1
-  self.items[self.last] = value
+  local last = self.last + 1
+  self.last = last
+  self.items[last] = value
 end
 
 local function take(self)
   local first = self.first
+  self.first = first + 1
   local value = self.items[first]
   self.items[first] = nil
-  if first == self.last then
-    self.first, self.last = 1, 0
-  else
-    self.first = first + 1
-  end
   return value
 end
 
 --- Puts back what was given to somebody who could not take it.
 function loop.take_back(self, value)
+  local popper = self.poppers.first
+  if popper then
+    popper.gift, popper.giver = value, self
+    return wake(popper)
+  end
   self.first = self.first - 1
   self.items[self.first] = value
 end

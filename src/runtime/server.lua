@@ -39,12 +39,9 @@ local function pass_sometimes()
   end
 end
 
--- ENFILE, EMFILE, and what Linux says for want of other things that come back: ENOBUFS and ENOMEM.
-local SHORTAGES = { [23] = true, [24] = true, [105] = true, [12] = true }
-
 --- What a failed accept has come to: whether it is worth another try, or why not.
 local function survive(self, err, expiry, has_collected)
-  if not SHORTAGES[err.errno] then
+  if not core.is_shortage(err.errno) then
     return err
   elseif not has_collected then
     collectgarbage()

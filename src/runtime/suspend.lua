@@ -25,8 +25,8 @@ end
 
 local _ENV = nil -- luacheck: ignore
 
--- What a task yields when it waits. Nobody else has it.
-local WAIT = {}
+-- What a task yields when it waits. Nobody else has it, and no metamethod is asked whether something equals it.
+local WAIT = core.WAITS
 
 -- Coroutines whose waits pass through to their task.
 local wrapped = setmetatable({}, { __mode = "k" })

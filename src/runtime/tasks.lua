@@ -90,6 +90,7 @@ function methods.cancel(self)
   context.is_cancelled, context.is_limited = true, true
   if context.is_new then
     loop.finish(context, true)
+    loop.forget_ended()
   else
     contexts.wake(context, CANCELLED)
   end
@@ -205,6 +206,7 @@ local function not_in_a_task(name)
   if loop.current then
     return misuse(name, "bad call of '", "' (in a task, where the loop runs already; use spawn and join)")
   end
+  loop.must_be_outside(name)
 end
 
 --- Until no task is left; with a function, until that one has ended.

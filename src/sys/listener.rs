@@ -34,7 +34,7 @@ pub struct Listener {
     path: Option<SocketFile>,
 }
 
-/// A unix socket's file: it is ours as long as it is the same one.
+/// A unix socket's file: the path names it as long as it is the same one.
 struct SocketFile {
     path: PathBuf,
     device: u64,
@@ -66,14 +66,14 @@ impl Listener {
         let address = unix_address(path)?;
         let bound = listen(new(Domain::UNIX, options)?, &address, options);
         let mut listener = match bound {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_deserted(path) => {
-                fs::remove_file(path)?;
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                let Some(left) = SocketFile::deserted(path) else { return Err(error) };
+                left.remove();
                 listen(new(Domain::UNIX, options)?, &address, options)?
             }
             other => other?,
         };
-        let file = fs::symlink_metadata(path)?;
-        listener.path = Some(SocketFile { path: path.into(), device: file.dev(), inode: file.ino() });
+        listener.path = SocketFile::at(path);
         Ok(listener)
     }
 
@@ -112,10 +112,30 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let Some(own) = &self.path else { return };
-        // Somebody may have put another socket there in the meantime.
-        if fs::symlink_metadata(&own.path).is_ok_and(|it| (it.dev(), it.ino()) == (own.device, own.inode)) {
-            let _ = fs::remove_file(&own.path);
+        if let Some(own) = self.path.take() {
+            own.remove();
+        }
+    }
+}
+
+impl SocketFile {
+    fn at(path: &Path) -> Option<Self> {
+        let file = fs::symlink_metadata(path).ok().filter(|file| file.file_type().is_socket())?;
+        Some(Self { path: path.into(), device: file.dev(), inode: file.ino() })
+    }
+
+    /// A socket that nobody has any more. It is asked with a datagram, which a listener refuses for its type
+    /// (EPROTOTYPE): it is not bothered with a connection.
+    fn deserted(path: &Path) -> Option<Self> {
+        let file = Self::at(path)?;
+        let asked = || socket2::Socket::new(Domain::UNIX, Type::DGRAM, None)?.connect(&unix_address(path)?);
+        asked().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused).then_some(file)
+    }
+
+    /// Unless somebody has put another file there in the meantime, or removed it.
+    fn remove(self) {
+        if Self::at(&self.path).is_some_and(|it| (it.device, it.inode) == (self.device, self.inode)) {
+            let _ = fs::remove_file(&self.path);
         }
     }
 }
@@ -137,14 +157,6 @@ fn listen(socket: socket2::Socket, address: &SockAddr, options: &ListenOptions) 
     socket.bind(address)?;
     socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
     Ok(Listener { socket, path: None })
-}
-
-/// Whether the path is a socket that nobody has any more. Asked with a datagram, which a listener refuses for its type
-/// (EPROTOTYPE): it is not bothered with a connection.
-fn is_deserted(path: &Path) -> bool {
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket());
-    let asked = || socket2::Socket::new(Domain::UNIX, Type::DGRAM, None)?.connect(&unix_address(path)?);
-    is_socket && asked().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 /// Whether the machine lacks the address, or its family.

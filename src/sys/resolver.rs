@@ -105,7 +105,8 @@ impl AsFd for Lookup {
 fn spawn() -> io::Result<()> {
     let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
     let spawned = thread::Builder::new().name("tcp-resolver".into()).stack_size(STACK).spawn(work);
-    mask.thread_set_mask()?;
+    // It cannot fail with a mask that has just been read.
+    let _ = mask.thread_set_mask();
     spawned.map(drop)
 }
 

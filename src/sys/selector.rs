@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::RawFd;
+use std::time::Duration;
 use std::time::Instant;
 
 use mio::Events;
@@ -64,6 +65,20 @@ impl Selector {
         if self.events.is_empty() {
             return Ok(if deadline.passed(Instant::now()) { Woken::TimedOut } else { Woken::Early });
         }
+        loop {
+            self.tell_each(&mut tell);
+            // Who is ready must not be taken for one whose time is up: there may be more than one batch.
+            if self.events.iter().count() < BATCH {
+                return Ok(Woken::Ready);
+            }
+            match self.poll.poll(&mut self.events, Some(Duration::ZERO)) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Woken::Ready),
+                other => other?,
+            }
+        }
+    }
+
+    fn tell_each(&self, tell: &mut impl FnMut(Change)) {
         for event in &self.events {
             if event.token() == ALARM {
                 continue;
@@ -76,7 +91,6 @@ impl Selector {
                 last,
             });
         }
-        Ok(Woken::Ready)
     }
 
     /// The descriptor for loops of others.
@@ -108,7 +122,6 @@ fn interests() -> mio::Interest {
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod alarm {
     use std::os::fd::AsFd;
-    use std::time::Duration;
 
     use nix::sys::timerfd::ClockId;
     use nix::sys::timerfd::Expiration;
@@ -167,7 +180,6 @@ use alarm::Alarm;
 mod tests {
     use std::io::Write;
     use std::os::fd::AsFd;
-    use std::time::Duration;
 
     use super::*;
 

@@ -205,6 +205,12 @@ impl AsFd for Socket {
     }
 }
 
+/// Whether this error says that the process or the system has run out of something that comes back: descriptors, or
+/// memory for sockets.
+pub fn is_shortage(errno: i32) -> bool {
+    matches!(Errno::from_raw(errno), Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)
+}
+
 /// In a process that was started without standard streams a socket would become one of them, and what the program
 /// prints would go to the peer.
 pub fn above_standard(socket: socket2::Socket) -> io::Result<socket2::Socket> {
