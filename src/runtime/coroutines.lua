@@ -4,7 +4,7 @@ local core, errors, suspension, loop = ...
 
 local create, pcall, resume, running, select, status, type, yield =
   coroutine.create, pcall, coroutine.resume, coroutine.running, select, coroutine.status, type, coroutine.yield
-local error, setmetatable = error, setmetatable
+local error, getmetatable, setmetatable = error, getmetatable, setmetatable
 -- Only where Lua has variables that are to be closed.
 local close = coroutine.close
 local WAIT, pause, wrapped = suspension.WAIT, suspension.pause, suspension.wrapped
@@ -90,7 +90,12 @@ if core.can_suspend then
       return pcall(...)
     end
     local fn = ...
-    local co = create_any(fn)
+    local ok, co = pcall(create, fn)
+    if not ok and (type(fn) ~= "function" and not getmetatable(fn) or type(fn) == "function" and fn ~= yield) then
+      -- It is not Lua, and has no waits that could pass through.
+      return pcall(...)
+    end
+    co = ok and co or create_any(fn)
     wrapped[co] = true
     return came_back_from_pcall(co, pump(co, select(2, ...)))
   end
