@@ -91,7 +91,8 @@ if core.can_suspend then
     end
     local fn = ...
     local ok, co = pcall(create, fn)
-    if not ok and (type(fn) ~= "function" and not getmetatable(fn) or type(fn) == "function" and fn ~= yield) then
+    local metatable = type(fn) ~= "function" and getmetatable(fn)
+    if not ok and fn ~= yield and not (type(metatable) == "table" and metatable.__call) then
       -- It is not Lua, and has no waits that could pass through.
       return pcall(...)
     end
