@@ -356,7 +356,7 @@ function loop.pass()
       contexts.unmake_ready()
     end
   elseif not looping and not loop.is_alone() then
-    loop.step(0)
+    locked(step, 0)
   end
 end
 
