@@ -29,6 +29,9 @@ local COMMON = [[
     local near = tcp.connect(host, listener:local_port())
     local far = listener:accept()
     listener:close()
+    -- Otherwise the system may take megabytes without a wait.
+    near:set_option("send_buffer", 65536)
+    far:set_option("recv_buffer", 65536)
     return near, far
   end
   local pid = io.popen("echo $PPID"):read("*l")
