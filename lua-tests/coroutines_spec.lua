@@ -1,52 +1,20 @@
 local tcp = require("tcp.core")
+local waits = require("support.waits")
 local support = require("support")
 
 local fails = support.fails
 local is_plain_51 = _VERSION == "Lua 5.1" and not jit
+local pair, wait, clean = waits.pair, waits.wait, waits.clean
 
-local opened = {}
-
-local function opens(it)
-  opened[#opened + 1] = it
-  return it
-end
-
---- Both ends of a connection.
-local function pair()
-  local listener = tcp.listen("127.0.0.1", 0)
-  local near = opens(tcp.connect("127.0.0.1", listener:local_port()))
-  local far = opens(listener:accept())
-  listener:close()
-  return near, far
-end
-
---- Gives what it got, after a wait.
-local function wait(...)
-  tcp.sleep(0.001)
-  return ...
+local function test(name, body)
+  it(name, waits.cleanly(body))
 end
 
 local function pack(...)
   return { n = select("#", ...), ... }
 end
 
-local function clean()
-  for i = #opened, 1, -1 do
-    opened[i]:close()
-    opened[i] = nil
-  end
-  assert.is_false(tcp.step(0), "a task is left")
-end
-
 after_each(clean)
-
---- `it` that leaves nothing behind: its descriptors are counted before `after_each`.
-local function test(name, body)
-  it(name, function()
-    body()
-    clean()
-  end)
-end
 
 describe("tcp.wrap", function()
   local RUNNERS = { ["in a task"] = tcp.run, ["outside tasks"] = function(fn, ...) return fn(...) end }

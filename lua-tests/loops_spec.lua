@@ -1,74 +1,26 @@
 -- luacheck: ignore 512 (loops that are left at once)
 local tcp = require("tcp.core")
+local waits = require("support.waits")
 
 local is_plain_51 = _VERSION == "Lua 5.1" and not jit
 local SOURCE = debug.getinfo(1, "S").short_src
+local pair, is_usable, clean = waits.pair, waits.is_usable, waits.clean
 
-local opened = {}
-
-local function opens(it)
-  opened[#opened + 1] = it
-  return it
-end
-
---- Both ends of a connection.
-local function pair()
-  local listener = tcp.listen("127.0.0.1", 0)
-  local near = opens(tcp.connect("127.0.0.1", listener:local_port()))
-  local far = opens(listener:accept())
-  listener:close()
-  return near, far
-end
-
---- Gives what it got, after a wait.
+--- Gives what it got, after a wait. It stands here because advice names the line.
 local function wait(...)
   tcp.sleep(0.001)
   return ...
 end
 
---- Asserts that an error is the advice `text`, with a line of this file in front.
-local function assert_advice(text, err)
-  assert.equal("string", type(err), tostring(err))
-  local prefix = SOURCE .. ":"
-  assert.equal(prefix, err:sub(1, #prefix), err)
-  assert.equal(text, (err:sub(#prefix + 1):gsub("^%d+: ", "")))
-end
-
---- Asserts that a task in which `fn` waits where it cannot is told `text`, and that nothing is left of it.
 local function advises(text, fn, ...)
-  local task = tcp.spawn(fn, ...)
-  local ok, err = task:try_join(10)
-  assert.is_nil(ok, "it could wait")
-  assert_advice(text, err)
-  assert.equal("failed", task:status())
+  return waits.advises(SOURCE, text, fn, ...)
 end
 
---- Asserts that a connection can be read from in a task.
-local function is_usable(near, far)
-  near:write("usable\n")
-  assert.equal("usable", tcp.run(function()
-    local line = far:read_line({ timeout = 10 })
-    return line
-  end))
-end
-
-local function clean()
-  for i = #opened, 1, -1 do
-    opened[i]:close()
-    opened[i] = nil
-  end
-  assert.is_false(tcp.step(0), "a task is left")
+local function test(name, body)
+  it(name, waits.cleanly(body))
 end
 
 after_each(clean)
-
---- `it` that leaves nothing behind: its descriptors are counted before `after_each`.
-local function test(name, body)
-  it(name, function()
-    body()
-    clean()
-  end)
-end
 
 local LOOP = "cannot wait in a for loop on Lua 5.1: use while and try_"
 
@@ -110,7 +62,7 @@ describe("a for loop whose iterator has to wait:", function()
 
     test(name, function()
       local near, far = pair()
-      local queue, listener = tcp.queue(), opens(tcp.listen("127.0.0.1", 0))
+      local queue, listener = tcp.queue(), waits.opens(tcp.listen("127.0.0.1", 0))
       if is_plain_51 then
         advises(LOOP .. instead, run_loop, far, queue, listener)
         is_usable(near, far)
@@ -123,7 +75,7 @@ describe("a for loop whose iterator has to wait:", function()
         near:write_packet("1")
         near:write("1\n")
         queue:push(1)
-        opens(tcp.connect("127.0.0.1", listener:local_port()))
+        waits.opens(tcp.connect("127.0.0.1", listener:local_port()))
         tcp.spawn(function()
           tcp.sleep(0.01)
           near:shutdown("send")

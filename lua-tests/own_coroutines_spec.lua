@@ -1,67 +1,28 @@
 local tcp = require("tcp.core")
+local waits = require("support.waits")
 local peers = require("support.peers")
 local support = require("support")
 
 local fails = support.fails
 local SOURCE = debug.getinfo(1, "S").short_src
 local OWN = "cannot wait in a coroutine of the script's own inside a task: make it with tcp.wrap"
+local pair, is_usable, clean = waits.pair, waits.is_usable, waits.clean
 
-local opened = {}
-
-local function opens(it)
-  opened[#opened + 1] = it
-  return it
-end
-
---- Both ends of a connection.
-local function pair()
-  local listener = tcp.listen("127.0.0.1", 0)
-  local near = opens(tcp.connect("127.0.0.1", listener:local_port()))
-  local far = opens(listener:accept())
-  listener:close()
-  return near, far
-end
-
---- Gives what it got, after a wait.
+--- Gives what it got, after a wait. It stands here because advice names the line.
 local function wait(...)
   tcp.sleep(0.001)
   return ...
 end
 
---- Asserts that an error is the advice `text`, with a line of this file in front.
 local function assert_advice(text, err)
-  assert.equal("string", type(err), tostring(err))
-  local prefix = SOURCE .. ":"
-  assert.equal(prefix, err:sub(1, #prefix), err)
-  assert.equal(text, (err:sub(#prefix + 1):gsub("^%d+: ", "")))
+  return waits.assert_advice(SOURCE, text, err)
 end
 
---- Asserts that a connection can be read from in a task.
-local function is_usable(near, far)
-  near:write("usable\n")
-  assert.equal("usable", tcp.run(function()
-    local line = far:read_line({ timeout = 10 })
-    return line
-  end))
-end
-
-local function clean()
-  for i = #opened, 1, -1 do
-    opened[i]:close()
-    opened[i] = nil
-  end
-  assert.is_false(tcp.step(0), "a task is left")
+local function test(name, body)
+  it(name, waits.cleanly(body))
 end
 
 after_each(clean)
-
---- `it` that leaves nothing behind: its descriptors are counted before `after_each`.
-local function test(name, body)
-  it(name, function()
-    body()
-    clean()
-  end)
-end
 
 describe("a coroutine of the script's own", function()
   -- Each leaves its wait by the advice; a link or a mark left behind would show.
@@ -88,7 +49,7 @@ describe("a coroutine of the script's own", function()
   for name, wait_in in pairs(WAITS) do
     test("may not wait in a task, and nothing is left of " .. name, function()
       local near, far = pair()
-      local listener, queue = opens(tcp.listen("127.0.0.1", 0)), tcp.queue(1)
+      local listener, queue = waits.opens(tcp.listen("127.0.0.1", 0)), tcp.queue(1)
       local port = peers.start("--silent").port
       local other
       local task = tcp.spawn(function()
@@ -117,21 +78,21 @@ describe("a coroutine of the script's own", function()
   end
 
   test("is told so in tcp.pcall, inside and around tcp.wrap", function()
-    local function waits()
+    local function waiting()
       local value = wait(1)
       return value
     end
     for _, fn in ipairs {
-      function() return select(2, assert(tcp.pcall(waits))) end,
-      function() return tcp.wrap(waits)() end,
-      function() return tcp.with_timeout(5, waits) end,
+      function() return select(2, assert(tcp.pcall(waiting))) end,
+      function() return tcp.wrap(waiting)() end,
+      function() return tcp.with_timeout(5, waiting) end,
     } do
       tcp.run(function()
         local ok, err = coroutine.resume(coroutine.create(fn))
         assert.is_false(ok)
         assert.matches(OWN, err, 1, true)
         return tcp.wrap(function()
-          local inner_ok, inner = coroutine.resume(coroutine.create(waits))
+          local inner_ok, inner = coroutine.resume(coroutine.create(waiting))
           assert.is_false(inner_ok)
           assert_advice(OWN, inner)
         end)()

@@ -1,0 +1,73 @@
+-- What specs of waits in odd places share: pairs of connections, a wait, and the advice where there can be none.
+
+local assert = require("luassert")
+local tcp = require("tcp.core")
+
+local waits = {}
+
+local opened = {}
+
+--- Has `clean` close it.
+function waits.opens(it)
+  opened[#opened + 1] = it
+  return it
+end
+
+--- Both ends of a connection, which `clean` closes.
+function waits.pair()
+  local listener = tcp.listen("127.0.0.1", 0)
+  local near = waits.opens(tcp.connect("127.0.0.1", listener:local_port()))
+  local far = waits.opens(listener:accept())
+  listener:close()
+  return near, far
+end
+
+--- Gives what it got, after a wait.
+function waits.wait(...)
+  tcp.sleep(0.001)
+  return ...
+end
+
+--- Asserts that an error is the advice `text`, with a line of the spec `source` in front.
+function waits.assert_advice(source, text, err)
+  assert.equal("string", type(err), tostring(err))
+  local prefix = source .. ":"
+  assert.equal(prefix, err:sub(1, #prefix), err)
+  assert.equal(text, (err:sub(#prefix + 1):gsub("^%d+: ", "")))
+end
+
+--- Asserts that a task in which `fn` waits where it cannot is told `text`, and that nothing is left of it.
+function waits.advises(source, text, fn, ...)
+  local task = tcp.spawn(fn, ...)
+  local ok, err = task:try_join(10)
+  assert.is_nil(ok, "it could wait")
+  waits.assert_advice(source, text, err)
+  assert.equal("failed", task:status())
+end
+
+--- Asserts that a connection can be read from in a task.
+function waits.is_usable(near, far)
+  near:write("usable\n")
+  assert.equal("usable", tcp.run(function()
+    local line = far:read_line({ timeout = 10 })
+    return line
+  end))
+end
+
+function waits.clean()
+  for i = #opened, 1, -1 do
+    opened[i]:close()
+    opened[i] = nil
+  end
+  assert.is_false(tcp.step(0), "a task is left")
+end
+
+--- A test's body that leaves nothing behind: its descriptors are counted before `after_each`.
+function waits.cleanly(body)
+  return function()
+    body()
+    waits.clean()
+  end
+end
+
+return waits
