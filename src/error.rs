@@ -19,12 +19,21 @@ struct Parts {
     errno: Option<i32>,
     data: Option<Vec<u8>>,
     written: Option<usize>,
+    alert: Option<String>,
 }
 
 impl Error {
     pub fn new(kind: Kind, message: impl Into<Cow<'static, str>>) -> Self {
         let message = message.into();
-        Self(Box::new(Parts { kind, message, stage: None, errno: None, data: None, written: None }))
+        Self(Box::new(Parts {
+            kind,
+            message,
+            stage: None,
+            errno: None,
+            data: None,
+            written: None,
+            alert: None,
+        }))
     }
 
     /// The error of an established connection. `ETIMEDOUT` there means that the peer stopped answering.
@@ -53,6 +62,13 @@ impl Error {
         Self::of_system(kind, error).with_stage(Stage::Connect)
     }
 
+    /// The error of a file; `doing` is put before the system's words.
+    pub fn from_file(doing: &str, error: &io::Error) -> Self {
+        let mut it = Self::of_system(Kind::System, error);
+        it.0.message = format!("{doing}: {}", it.0.message).into();
+        it
+    }
+
     fn of_system(kind: Kind, error: &io::Error) -> Self {
         let mut it = Self::new(kind, system_message(error));
         it.0.errno = error.raw_os_error();
@@ -70,6 +86,11 @@ impl Error {
 
     pub fn with_stage(mut self, stage: Stage) -> Self {
         self.0.stage = Some(stage);
+        self
+    }
+
+    pub fn with_alert(mut self, alert: String) -> Self {
+        self.0.alert = Some(alert);
         self
     }
 
@@ -105,6 +126,11 @@ impl Error {
         self.0.errno
     }
 
+    /// The name of the TLS alert with which the peer broke off (RFC 8446, section 6).
+    pub fn alert(&self) -> Option<&str> {
+        self.0.alert.as_deref()
+    }
+
     /// Input that arrived whole, turned out malformed, and has been consumed.
     pub fn data(&self) -> Option<&[u8]> {
         self.0.data.as_deref()
@@ -130,6 +156,7 @@ pub enum Kind {
     AddressInUse,
     Busy,
     Cancelled,
+    Certificate,
     Closed,
     Json,
     Refused,
@@ -137,7 +164,9 @@ pub enum Kind {
     Resolve,
     System,
     Timeout,
+    Tls,
     TooLarge,
+    Truncated,
     Unreachable,
 }
 
@@ -168,6 +197,7 @@ impl Kind {
             Kind::AddressInUse => "address_in_use",
             Kind::Busy => "busy",
             Kind::Cancelled => "cancelled",
+            Kind::Certificate => "certificate",
             Kind::Closed => "closed",
             Kind::Json => "json",
             Kind::Refused => "refused",
@@ -175,7 +205,9 @@ impl Kind {
             Kind::Resolve => "resolve",
             Kind::System => "system",
             Kind::Timeout => "timeout",
+            Kind::Tls => "tls",
             Kind::TooLarge => "too_large",
+            Kind::Truncated => "truncated",
             Kind::Unreachable => "unreachable",
         }
     }
@@ -195,11 +227,12 @@ impl Kind {
     }
 }
 
-/// How far a connect had come.
+/// How far a connect had come. The handshake of an accepted connection is a stage, too.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Stage {
     Resolve,
     Connect,
+    Handshake,
 }
 
 impl Stage {
@@ -207,6 +240,7 @@ impl Stage {
         match self {
             Stage::Resolve => "resolve",
             Stage::Connect => "connect",
+            Stage::Handshake => "handshake",
         }
     }
 }
@@ -233,7 +267,9 @@ mod tests {
 
     #[test]
     fn every_kind_is_a_listed_name() {
-        for kind in [Kind::Closed, Kind::Json, Kind::Timeout, Kind::TooLarge, Kind::AddressInUse] {
+        for kind in
+            [Kind::Closed, Kind::Json, Kind::Timeout, Kind::TooLarge, Kind::AddressInUse, Kind::Truncated]
+        {
             assert!(Kind::NAMES.contains(&kind.name()));
         }
     }

@@ -6,7 +6,7 @@
 //! 5  runtime/   embedded Lua: waiting, raising, iterators
 //! 4  lua/       the module's face, the only place for mlua      json/  text <-> values on the Lua stack
 //! 3  net/       connections, racing connects
-//! 2  sys/       sockets, poll, the resolver's threads
+//! 2  sys/       sockets, poll, the resolver's threads          tls/   records <-> bytes, certificates
 //! 1  frame/     bytes in, values out
 //! 0  error, step, deadline, address, options
 //! ```
@@ -30,6 +30,7 @@ mod net;
 mod options;
 mod step;
 mod sys;
+mod tls;
 
 /// What Lua calls to load the module.
 #[cfg(feature = "lua")]

@@ -1,16 +1,19 @@
 //! Plain options with their defaults and units. Parsing them out of Lua is the Lua floor's work.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How to connect.
 #[derive(Clone, Debug)]
 pub struct ConnectOptions {
-    /// For all of resolving and connecting; `None` is no limit. Default 5 s.
+    /// For all of resolving, connecting and TLS's handshake; `None` is no limit. Default 5 s.
     pub timeout: Option<Duration>,
     /// Local address to connect from; port 0 lets the system pick. Default: the system's choice.
     pub bind: Option<SocketAddr>,
     pub family: Family,
+    /// Default: no TLS.
+    pub tls: Option<TlsClientOptions>,
     pub connection: ConnectionOptions,
 }
 
@@ -20,6 +23,7 @@ impl Default for ConnectOptions {
             timeout: Some(Duration::from_secs(5)),
             bind: None,
             family: Family::Any,
+            tls: None,
             connection: ConnectionOptions::default(),
         }
     }
@@ -59,13 +63,67 @@ pub struct ListenOptions {
     pub reuse_port: bool,
     /// An IPv6 address takes no IPv4 connections. Default false.
     pub ipv6_only: bool,
+    /// Default: no TLS.
+    pub tls: Option<TlsServerOptions>,
+    /// For TLS's handshake with a client, from the first use of its connection; `None` is no limit. Default 10 s.
+    pub handshake_timeout: Option<Duration>,
     pub connection: ConnectionOptions,
 }
 
 impl Default for ListenOptions {
     fn default() -> Self {
-        Self { backlog: 1024, reuse_port: false, ipv6_only: false, connection: ConnectionOptions::default() }
+        Self {
+            backlog: 1024,
+            reuse_port: false,
+            ipv6_only: false,
+            tls: None,
+            handshake_timeout: Some(Duration::from_secs(10)),
+            connection: ConnectionOptions::default(),
+        }
     }
+}
+
+/// How to ask a server for TLS, and whom to believe.
+#[derive(Clone, Debug)]
+pub struct TlsClientOptions {
+    /// Whether the server's certificate is checked. Default true.
+    pub verify: bool,
+    /// Whose certificates are believed. Default: the system's authorities.
+    pub ca_bundle: Authorities,
+    /// The name or address that is asked for and that the certificate has to cover. Default: the host.
+    pub sni: Option<String>,
+}
+
+impl Default for TlsClientOptions {
+    fn default() -> Self {
+        Self { verify: true, ca_bundle: Authorities::System, sni: None }
+    }
+}
+
+/// Whose certificates are believed.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Authorities {
+    /// Those of this system; where it has none, Mozilla's.
+    System,
+    /// Mozilla's, as they were when the module was built.
+    Mozilla,
+    /// Those of a list.
+    Listed(Pem),
+}
+
+/// How to answer clients that ask for TLS.
+#[derive(Clone, Debug)]
+pub struct TlsServerOptions {
+    /// The server's certificate, and behind it those of the authorities between it and the clients' trusted ones.
+    pub cert: Pem,
+    pub key: Pem,
+}
+
+/// PEM (RFC 7468): where it is, or what it says.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Pem {
+    File(PathBuf),
+    Text(Vec<u8>),
 }
 
 /// Which addresses of a name are used.

@@ -114,7 +114,10 @@ end
 
 function commands.test(...)
   commands.build()
-  run("cargo build --release --locked --example peer --target-dir build/peer")
+  run("cargo build --release --locked --example peer --target-dir target")
+  if not windows then
+    run("tools/certificates.sh build/certificates")
+  end
   local words = { quote(interpreter), busted() }
   for _, word in ipairs { ... } do
     words[#words + 1] = quote(word)

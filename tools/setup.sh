@@ -20,6 +20,8 @@ need() {
 
 need cc gcc
 need luarocks luarocks
+# For the certificates of the demo and of the tests.
+need openssl openssl
 case $purpose in
 demo)
   # LuaRocks brings an interpreter; the demo runs on the one that LuaRocks builds for.
@@ -36,7 +38,7 @@ test)
   need memcached memcached
   need valgrind valgrind
   if command -v apt-get >/dev/null 2>&1; then
-    for rock in cjson:lua-cjson _cqueues:lua-cqueues luv:lua-luv; do
+    for rock in cjson:lua-cjson _cqueues:lua-cqueues luv:lua-luv ssl:lua-sec; do
       for version in 5.1 5.4; do
         ls /usr/lib/*/lua/$version/${rock%:*}.so >/dev/null 2>&1 || { need "${rock#*:}-$version" "${rock#*:}"; break; }
       done

@@ -2,7 +2,7 @@
 //! time. It knows nothing of the module.
 //!
 //! ```text
-//! peer [--ipv6 | --unix PATH | --silent] ACTION...
+//! peer [--tls NAME | --tls12 NAME] [--ipv6 | --unix PATH | --silent] ACTION...
 //! peer --silent-dns ADDRESS
 //!
 //! accept         take the next connection        send HEX        write these bytes
@@ -14,7 +14,14 @@
 //! shutdown       end the sending side            close           close in an orderly way
 //! reset          close with a reset              stall           do nothing until killed
 //! again          from the first action on, for the next connection
+//! cut            close without TLS's closing alert
+//! goodbye        send that alert, and nothing else
+//! trickle MS HEX send one TLS record, its bytes MS apart
+//! wire HEX       send bytes that did not go through TLS
 //! ```
+//!
+//! With `--tls`, `accept` also shakes hands, with the certificate of that name (tools/certificates.sh), and what follows
+//! goes through TLS, at most of version 1.2 with `--tls12`.
 //!
 //! The first line it prints is its port and its process id; `read` and `drain` print how much came
 //! on a line, and what came as it is.
@@ -35,9 +42,15 @@ use std::net::SocketAddr;
 use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::process;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use rustls::ServerConfig;
+use rustls::ServerConnection;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
 use socket2::Domain;
 use socket2::SockAddr;
 use socket2::Socket;
@@ -60,9 +73,24 @@ fn main() {
         println!("53 {}", process::id());
         stall();
     }
+    let tls = tls(&mut words);
     let listener = listen(&mut words);
-    let mut play = Play { listener, connection: None };
+    let mut play = Play { listener, tls, connection: None };
     while play.run(&words) {}
+}
+
+fn tls(words: &mut Vec<String>) -> Option<Arc<ServerConfig>> {
+    let versions = match words.first()?.as_str() {
+        "--tls" => rustls::ALL_VERSIONS,
+        "--tls12" => &[&rustls::version::TLS12][..],
+        _ => return None,
+    };
+    let name = words.drain(..2).next_back().unwrap();
+    let file = |kind: &str| format!("build/certificates/{name}.{kind}");
+    let chain = CertificateDer::pem_file_iter(file("pem")).unwrap().map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_file(file("key")).unwrap();
+    let builder = ServerConfig::builder_with_protocol_versions(versions).with_no_client_auth();
+    Some(Arc::new(builder.with_single_cert(chain, key).unwrap()))
 }
 
 fn listen(words: &mut Vec<String>) -> Socket {
@@ -95,7 +123,73 @@ fn listen(words: &mut Vec<String>) -> Socket {
 
 struct Play {
     listener: Socket,
-    connection: Option<Socket>,
+    tls: Option<Arc<ServerConfig>>,
+    connection: Option<Connection>,
+}
+
+/// What an action reads from and writes to.
+struct Connection {
+    socket: Socket,
+    tls: Option<ServerConnection>,
+}
+
+impl Connection {
+    /// A client that does not like what it sees is no fault of the script.
+    fn new(mut socket: Socket, config: Option<&Arc<ServerConfig>>) -> Self {
+        let mut tls = config.map(|config| ServerConnection::new(Arc::clone(config)).unwrap());
+        if let Some(tls) = &mut tls {
+            let _ = tls.complete_io(&mut socket);
+            // A failure is told to the client.
+            let _ = tls.write_tls(&mut socket);
+        }
+        Self { socket, tls }
+    }
+
+    fn say_goodbye(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+            let _ = tls.write_tls(&mut self.socket);
+        }
+    }
+
+    /// One TLS record, byte by byte.
+    fn trickle(&mut self, pause: Duration, bytes: &[u8]) {
+        let mut record = Vec::new();
+        let tls = self.tls.as_mut().expect("trickle needs --tls");
+        tls.writer().write_all(bytes).unwrap();
+        while tls.wants_write() {
+            tls.write_tls(&mut record).unwrap();
+        }
+        for byte in record {
+            let _ = self.socket.write_all(&[byte]);
+            thread::sleep(pause);
+        }
+    }
+}
+
+impl Read for Connection {
+    fn read(&mut self, room: &mut [u8]) -> std::io::Result<usize> {
+        match &mut self.tls {
+            Some(tls) => rustls::Stream::new(tls, &mut self.socket).read(room),
+            None => self.socket.read(room),
+        }
+    }
+}
+
+impl Write for Connection {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match &mut self.tls {
+            Some(tls) => rustls::Stream::new(tls, &mut self.socket).write(bytes),
+            None => self.socket.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        match &mut self.tls {
+            Some(tls) => rustls::Stream::new(tls, &mut self.socket).flush(),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Play {
@@ -105,9 +199,12 @@ impl Play {
         while let Some(action) = words.next() {
             let mut word = || words.next().unwrap_or_else(|| panic!("{action}: a word is missing"));
             match action.as_str() {
-                "accept" => self.connection = Some(self.listener.accept().unwrap().0),
+                "accept" => {
+                    let socket = self.listener.accept().unwrap().0;
+                    self.connection = Some(Connection::new(socket, self.tls.as_ref()));
+                }
                 "send" => self.send(&from_hex(word())),
-                "urgent" => drop(self.connection().send_out_of_band(&from_hex(word()))),
+                "urgent" => drop(self.connection().socket.send_out_of_band(&from_hex(word()))),
                 "repeat" => {
                     let (times, bytes) = (number(word()), from_hex(word()));
                     (0..times).for_each(|_| self.send(&bytes));
@@ -136,10 +233,23 @@ impl Play {
                 }
                 "echo" => self.echo(),
                 "sleep" => thread::sleep(Duration::from_millis(number(word()))),
-                "shutdown" => self.connection().shutdown(std::net::Shutdown::Write).unwrap(),
-                "close" => self.connection = None,
+                "shutdown" => {
+                    self.connection().say_goodbye();
+                    self.connection().socket.shutdown(std::net::Shutdown::Write).unwrap();
+                }
+                "close" => {
+                    self.connection().say_goodbye();
+                    self.connection = None;
+                }
+                "cut" => self.connection = None,
+                "goodbye" => self.connection().say_goodbye(),
+                "trickle" => {
+                    let (pause, bytes) = (Duration::from_millis(number(word())), from_hex(word()));
+                    self.connection().trickle(pause, &bytes);
+                }
+                "wire" => drop(self.connection().socket.write_all(&from_hex(word()))),
                 "reset" => {
-                    self.connection().set_linger(Some(Duration::ZERO)).unwrap();
+                    self.connection().socket.set_linger(Some(Duration::ZERO)).unwrap();
                     self.connection = None;
                 }
                 "stall" => stall(),
@@ -150,13 +260,14 @@ impl Play {
         false
     }
 
-    fn connection(&mut self) -> &mut Socket {
+    fn connection(&mut self) -> &mut Connection {
         self.connection.as_mut().expect("accept comes first")
     }
 
     /// A peer that has gone is no fault of the script.
     fn send(&mut self, bytes: &[u8]) {
-        let _ = self.connection().write_all(bytes);
+        let connection = self.connection();
+        let _ = connection.write_all(bytes).and_then(|()| connection.flush());
     }
 
     fn echo(&mut self) {

@@ -4,7 +4,7 @@ local peers = {}
 
 local has_lfs, lfs = pcall(require, "lfs")
 
-local PROGRAM = "build/peer/release/examples/peer"
+local PROGRAM = "target/release/examples/peer"
 
 local function hex(bytes)
   return (bytes:gsub(".", function(byte)
@@ -13,7 +13,7 @@ local function hex(bytes)
 end
 
 -- Which words of an action are bytes.
-local BYTES = { send = 1, urgent = 1, ["repeat"] = 2, dribble = 2 }
+local BYTES = { send = 1, urgent = 1, wire = 1, ["repeat"] = 2, dribble = 2, trickle = 2 }
 
 local started = {}
 

@@ -20,12 +20,27 @@ pub struct Buffer {
 /// Room made for the first read into an empty buffer.
 const FIRST_ROOM: usize = 8 * 1024;
 
+/// Room for a TLS record of the largest size (RFC 8446, section 5.2).
+pub const RECORD_ROOM: usize = 5 + 16 * 1024 + 256;
+
+/// Room for whoever moves much at once: four records.
+pub const LARGE_ROOM: usize = 4 * RECORD_ROOM;
+
 /// A buffer larger than this is given back as soon as it is empty.
-const KEPT: usize = 64 * 1024;
+const KEPT: usize = LARGE_ROOM;
+
+/// The sizes of which a buffer that was given back is kept for the next connection: memory fresh from the system would
+/// have to be touched page by page.
+const SIZES: [usize; 3] = [FIRST_ROOM, RECORD_ROOM, LARGE_ROOM];
 
 thread_local! {
-    /// A buffer that was given back, for the next connection that reads.
-    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static SPARES: [Cell<Vec<u8>>; SIZES.len()] = const { [const { Cell::new(Vec::new()) }; SIZES.len()] };
+}
+
+fn take_spare(wanted: usize) -> Vec<u8> {
+    let wanted = wanted.max(FIRST_ROOM);
+    let size = SIZES.iter().position(|size| *size == wanted);
+    size.map_or_else(Vec::new, |size| SPARES.with(|spares| spares[size].take()))
 }
 
 impl Buffer {
@@ -38,8 +53,8 @@ impl Buffer {
             self.end -= self.start;
             self.start = 0;
         }
-        if self.bytes.is_empty() && wanted <= FIRST_ROOM {
-            self.bytes = SPARE.take();
+        if self.bytes.is_empty() {
+            self.bytes = take_spare(wanted);
         }
         if self.bytes.len() - self.end < wanted {
             let doubled = (self.bytes.len() * 2).max(FIRST_ROOM);
@@ -73,14 +88,25 @@ impl Buffer {
     pub fn release_if_empty(&mut self) {
         if self.len() == 0 {
             let bytes = std::mem::take(&mut self.bytes);
-            if bytes.len() == FIRST_ROOM {
-                SPARE.set(bytes);
+            if let Some(size) = SIZES.iter().position(|size| *size == bytes.len()) {
+                SPARES.with(|spares| spares[size].set(bytes));
             }
         }
     }
 
+    /// Adds a copy of `bytes`.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.room(bytes.len())?[..bytes.len()].copy_from_slice(bytes);
+        self.arrived(bytes.len());
+        Ok(())
+    }
+
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
+    }
+
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.end]
     }
 
     pub fn len(&self) -> usize {

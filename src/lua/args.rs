@@ -26,6 +26,12 @@ impl Misuse {
         let after = format!("' ({expected} expected, got {got}; use ':')");
         Self { before: "bad self to '".into(), after }
     }
+
+    /// The connection before the colon has no TLS.
+    pub fn plain() -> Self {
+        let after = "' (connection with TLS expected, got a plain one)".into();
+        Self { before: "bad self to '".into(), after }
+    }
 }
 
 /// Where a value comes from: the way in which a mistake with it is told.
@@ -152,25 +158,38 @@ impl Place<'_> {
 pub fn each_option(
     table: &Table,
     known: &[&'static str],
+    apply: impl FnMut(&'static str, &Value) -> Result<(), Misuse>,
+) -> Result<(), Misuse> {
+    each_option_under(table, "", known, &[], apply)
+}
+
+/// The same for a table that is itself an option: the names in `known` begin with `prefix`. What stands in `elsewhere`
+/// is known too, but belongs into another table.
+pub fn each_option_under(
+    table: &Table,
+    prefix: &str,
+    known: &[&'static str],
+    elsewhere: &[&'static str],
     mut apply: impl FnMut(&'static str, &Value) -> Result<(), Misuse>,
 ) -> Result<(), Misuse> {
     // A table's `pairs` here is raw; it fails for want of memory only, and then the rest is not read.
     for (key, value) in table.pairs::<Value, Value>().flatten() {
         let Value::String(key) = &key else {
             let name = key.to_string().unwrap_or_else(|_| type_name(&key).into());
-            return Err(unknown_option(&name, known));
+            return Err(unknown_option(&format!("{prefix}{name}"), known, &[]));
         };
-        let key = key.to_string_lossy();
+        let key = format!("{prefix}{}", key.to_string_lossy());
         match known.iter().find(|name| **name == key) {
             Some(name) => apply(name, &value)?,
-            None => return Err(unknown_option(&key, known)),
+            None => return Err(unknown_option(&key, known, elsewhere)),
         }
     }
     Ok(())
 }
 
-fn unknown_option(name: &str, known: &[&str]) -> Misuse {
-    Place::Option(name).misuse(match nearest(name, known) {
+fn unknown_option(name: &str, known: &[&str], elsewhere: &[&str]) -> Misuse {
+    let meant = elsewhere.iter().find(|it| it.rsplit('.').next() == Some(name)).copied();
+    Place::Option(name).misuse(match meant.or_else(|| nearest(name, known)) {
         Some(meant) => format!("did you mean '{meant}'?"),
         None => format!("unknown; known are {}", known.join(", ")),
     })

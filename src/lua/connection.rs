@@ -44,10 +44,11 @@ impl Connection {
 
     fn describe(&self) -> String {
         let ends = self.net.ends();
+        let tls = if self.net.is_tls() { ", TLS" } else { "" };
         let state = if self.net.is_closed() { ", closed" } else { "" };
         match ends.port {
-            Some(_) => format!("Connection ({} -> {}{state})", ends.local, ends.remote),
-            None => format!("Connection ({}{state})", ends.host),
+            Some(_) => format!("Connection ({} -> {}{tls}{state})", ends.local, ends.remote),
+            None => format!("Connection ({}{tls}{state})", ends.host),
         }
     }
 }

@@ -19,27 +19,37 @@ use crate::lua::reply::Failure;
 use crate::lua::reply::Reply;
 use crate::net;
 use crate::net::dial;
+use crate::options::TlsClientOptions;
 use crate::step::Interest;
 
 /// A connect under way, between its steps.
-pub struct Dial(pub dial::Dial);
+pub struct Dial {
+    pub net: dial::Dial,
+    /// Which of the functions it was called by.
+    op: &'static str,
+}
 
 pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
-    core.raw_set("dial", lua.create_function(begin)?)?;
+    core.raw_set("dial", lua.create_function(|lua, arguments| begin(lua, arguments, "connect"))?)?;
+    core.raw_set("dial_tls", lua.create_function(|lua, arguments| begin(lua, arguments, "connect_tls"))?)?;
     core.raw_set("dial_on", lua.create_function(go_on)?)
 }
 
 /// Step: where it has to wait, `more` is the dial to go on with.
-fn begin(lua: &Lua, (host, port, options): (Value, Value, Value)) -> mlua::Result<Reply<AnyUserData>> {
-    let mut dial = match parse(lua, &host, &port, &options) {
+fn begin(
+    lua: &Lua,
+    (host, port, options): (Value, Value, Value),
+    op: &'static str,
+) -> mlua::Result<Reply<AnyUserData>> {
+    let mut net = match parse(lua, &host, &port, &options, op == "connect_tls") {
         Ok(dial) => dial,
-        Err(misuse) => return reply::failed(lua, Failure::Misuse(misuse), "connect", None),
+        Err(misuse) => return reply::failed(lua, Failure::Misuse(misuse), op, None),
     };
-    match dial.step(Instant::now()).transpose() {
-        Some(ended) => end(lua, &dial, ended),
+    match net.step(Instant::now()).transpose() {
+        Some(ended) => end(lua, &net, op, ended),
         None => {
-            let expiry = dial.deadline();
-            let more = lua.create_any_userdata(Dial(dial))?;
+            let expiry = net.deadline();
+            let more = lua.create_any_userdata(Dial { net, op })?;
             Ok(reply::waiting(lua, Interest::Write, expiry, Value::UserData(more)))
         }
     }
@@ -47,25 +57,32 @@ fn begin(lua: &Lua, (host, port, options): (Value, Value, Value)) -> mlua::Resul
 
 /// Step: goes on with a dial that had to wait.
 fn go_on(lua: &Lua, dial: AnyUserData) -> mlua::Result<Reply<AnyUserData>> {
-    let dial = &mut dial.borrow_mut::<Dial>()?.0;
-    match dial.step(Instant::now()).transpose() {
-        Some(ended) => end(lua, dial, ended),
-        None => Ok(reply::waiting(lua, Interest::Write, dial.deadline(), Value::Nil)),
+    let mut dial = dial.borrow_mut::<Dial>()?;
+    match dial.net.step(Instant::now()).transpose() {
+        Some(ended) => end(lua, &dial.net, dial.op, ended),
+        None => Ok(reply::waiting(lua, Interest::Write, dial.net.deadline(), Value::Nil)),
     }
 }
 
 fn end(
     lua: &Lua,
     dial: &dial::Dial,
+    op: &str,
     ended: Result<net::connection::Connection, Error>,
 ) -> mlua::Result<Reply<AnyUserData>> {
     match ended {
         Ok(connection) => Ok(reply::done(lua.create_any_userdata(Connection::new(connection))?)),
-        Err(error) => reply::failed(lua, error.into(), "connect", Some(dial.peer())),
+        Err(error) => reply::failed(lua, error.into(), op, Some(dial.peer())),
     }
 }
 
-fn parse(lua: &Lua, host: &Value, port: &Value, options: &Value) -> Result<dial::Dial, Misuse> {
+fn parse(
+    lua: &Lua,
+    host: &Value,
+    port: &Value,
+    options: &Value,
+    with_tls: bool,
+) -> Result<dial::Dial, Misuse> {
     let place = Place::Argument(1);
     let name = place.text(lua, host)?;
     let host = Host::parse(&name).map_err(|problem| place.misuse(problem))?;
@@ -76,7 +93,11 @@ fn parse(lua: &Lua, host: &Value, port: &Value, options: &Value) -> Result<dial:
         }
         (_, port) => port_number(lua, port)?,
     };
-    let options = options::connect(lua, Place::Argument(3), options)?;
+    let options = options::connect(lua, Place::Argument(3), options, with_tls)?;
+    if let (Host::Unix(_), Some(TlsClientOptions { verify: true, sni: None, .. })) = (&host, &options.tls) {
+        return Err(Place::Option("tls")
+            .misuse("a unix path is no name that a certificate could cover: give tls.sni"));
+    }
     Ok(dial::Dial::new(&name, host, port, options, Instant::now()))
 }
 

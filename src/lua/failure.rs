@@ -37,6 +37,7 @@ pub fn object(lua: &Lua, error: &Error, op: &str, peer: Option<String>) -> mlua:
     object.raw_set("stage", error.stage().map(|stage| stage.name()))?;
     object.raw_set("errno", error.errno())?;
     object.raw_set("written", error.written())?;
+    object.raw_set("alert", error.alert())?;
     if let Some(data) = error.data() {
         object.raw_set("data", lua.create_string(data)?)?;
     }

@@ -55,7 +55,7 @@ pub fn load(lua: &Lua) -> mlua::Result<Table> {
 pub fn load_with_globals(lua: &Lua) -> mlua::Result<Table> {
     let module = load(lua)?;
     let globals = lua.globals();
-    for name in ["connect", "send", "recv"] {
+    for name in ["connect", "connect_tls", "send", "recv"] {
         // Raw, so that a script that forbids undeclared globals is content.
         if globals.raw_get::<Value>(name)?.is_nil() {
             globals.raw_set(name, module.raw_get::<Value>(name)?)?;

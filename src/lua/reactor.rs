@@ -140,13 +140,15 @@ fn watch(reactor: &Rc<Reactor>, target: &AnyUserData) -> mlua::Result<Watched> {
     let mut wake = Deadline::NEVER;
     let mut is_lasting = false;
     let slot = if let Ok(mut it) = target.borrow_mut::<Connection>() {
-        is_lasting = true;
+        // Until the handshake is done, its deadline is asked for each time.
+        is_lasting = !it.net.is_handshaking();
+        wake = it.net.handshake_deadline();
         it.net.watch(reactor)
     } else if let Ok(mut it) = target.borrow_mut::<Listener>() {
         it.net.watch(reactor)
     } else if let Ok(mut it) = target.borrow_mut::<Dial>() {
-        wake = it.0.wake(Instant::now());
-        Some(it.0.watch(reactor))
+        wake = it.net.wake(Instant::now());
+        Some(it.net.watch(reactor))
     } else if let Ok(mut it) = target.borrow_mut::<Listen>() {
         it.0.watch(reactor)
     } else {
@@ -168,17 +170,18 @@ pub fn cut(lua: &Lua, (target, op, cause): (Value, String, Integer)) -> mlua::Re
     let Value::UserData(target) = target else { return failure::object(lua, &cause.error(), &op, None) };
     let (error, peer) = if let Ok(mut it) = target.borrow_mut::<Dial>() {
         let error = match cause {
-            Cause::Time => it.0.expire(),
-            cause => it.0.give_up(cause.error()),
+            Cause::Time => it.net.expire(),
+            cause => it.net.give_up(cause.error()),
         };
-        (error, it.0.peer())
+        (error, it.net.peer())
     } else if let Ok(mut it) = target.borrow_mut::<Listen>() {
         it.0.abandon();
         (cause.error(), it.0.peer())
     } else if let Ok(it) = target.borrow::<Listener>() {
         (cause.error(), it.net.address().to_string())
     } else {
-        (cause.error(), target.borrow::<Connection>()?.net.peer())
+        let it = target.borrow::<Connection>()?;
+        (it.net.cut(cause.error()), it.net.peer())
     };
     failure::object(lua, &error, &op, Some(peer))
 }

@@ -42,7 +42,7 @@ pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
     times(lua, &plain)?;
     foreign_loops(lua, &plain)?;
     query(lua, &plain, "is_closed", |it: &mut Connection| it.net.is_closed())?;
-    query(lua, &plain, "is_tls", |_: &mut Connection| false)?;
+    query(lua, &plain, "is_tls", |it: &mut Connection| it.net.is_tls())?;
     query(lua, &plain, "buffered", |it: &mut Connection| it.net.buffered())?;
     core.raw_set("plain", plain)?;
     closing(lua, core)?;
@@ -74,10 +74,11 @@ fn shutdown(lua: &Lua, (it, direction, has_waited): (Receiver, Value, bool)) -> 
         Ok(direction) => direction,
         Err(misuse) => return reply::failed(lua, misuse.into(), OP, None),
     };
-    if direction != Shutdown::Read
-        && !has_waited
-        && let Some(ticket) = it.net.queue_behind_writes()
-    {
+    let ends_output = direction != Shutdown::Read;
+    let ticket = if ends_output && !has_waited { it.net.queue_behind_writes() } else { None };
+    // TLS has a last word, which has to leave before the end of the stream.
+    let ticket = if ends_output && ticket.is_none() { it.net.queue_goodbye() } else { ticket };
+    if let Some(ticket) = ticket {
         let expiry = it.net.writing.expiry(it.net.writing.timeout);
         return Ok(reply::waiting(lua, Interest::Turn, expiry, Value::Integer(ticket as Integer)));
     }
@@ -167,6 +168,7 @@ fn foreign_loops(lua: &Lua, plain: &Table) -> mlua::Result<()> {
     })?;
     query(lua, plain, "timeout", |it: &mut Connection| {
         let nearest = it.net.reading.deadline.earliest(it.net.writing.deadline);
+        let nearest = nearest.earliest(it.net.handshake_deadline());
         nearest.remaining(Instant::now()).map(|left| left.as_secs_f64())
     })
 }

@@ -82,21 +82,21 @@ fn block(_: &Lua, (target, interest, expiry): (Value, Integer, Option<f64>)) -> 
     }
     let Value::UserData(target) = target else { return poll(&[], expiry, Deadline::NEVER) };
     if let Ok(dial) = target.borrow::<Dial>() {
-        return poll(&dial.0.sources(), expiry, dial.0.wake(now));
+        return poll(&dial.net.sources(), expiry, dial.net.wake(now));
     }
-    let fd = |fd: Option<BorrowedFd<'_>>, interest| match fd {
-        Some(fd) => poll(&[Source { fd, interest }], expiry, Deadline::NEVER),
+    let fd = |fd: Option<BorrowedFd<'_>>, interest, wake| match fd {
+        Some(fd) => poll(&[Source { fd, interest }], expiry, wake),
         None => Ok(READY),
     };
     if let Ok(listener) = target.borrow::<Listener>() {
-        return fd(listener.net.descriptor(), Interest::Read);
+        return fd(listener.net.descriptor(), Interest::Read, Deadline::NEVER);
     }
     if let Ok(listen) = target.borrow::<Listen>() {
-        return fd(listen.0.descriptor(), Interest::Read);
+        return fd(listen.0.descriptor(), Interest::Read, Deadline::NEVER);
     }
     let connection = target.borrow::<Connection>()?;
     let interest = if interest == code(Interest::Write) { Interest::Write } else { Interest::Read };
-    fd(connection.net.descriptor(), interest)
+    fd(connection.net.descriptor(), interest, connection.net.handshake_deadline())
 }
 
 fn poll(sources: &[Source<'_>], expiry: Deadline, wake: Deadline) -> mlua::Result<Integer> {

@@ -17,6 +17,7 @@ use crate::address::peer_name;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::error::Kind;
+use crate::error::Stage;
 use crate::frame::buffer::Buffer;
 use crate::net::outbox::Outbox;
 use crate::net::reactor::Reactor;
@@ -32,6 +33,7 @@ use crate::step::Interest;
 use crate::step::Step;
 use crate::sys::input::Input;
 use crate::sys::socket::Socket;
+use crate::tls::session::Session;
 
 pub use crate::net::outbox::Cut;
 pub use crate::net::outbox::Piece;
@@ -46,6 +48,7 @@ pub struct Connection {
     outbox: Outbox,
     ends: Ends,
     origin: Origin,
+    is_tls: bool,
     pub format: Format,
     pub reading: Time,
     pub writing: Time,
@@ -87,6 +90,10 @@ impl Time {
             limit => Deadline::after(Instant::now(), limit).earliest(self.deadline),
         }
     }
+
+    fn note_wait(&mut self, interest: Interest) {
+        self.waits_for = Some(if interest == Interest::Read { interest } else { Interest::Write });
+    }
 }
 
 /// What a write has come to without waiting.
@@ -98,14 +105,8 @@ pub enum Written {
 }
 
 impl Connection {
-    /// Of a socket that is connected. The registration is that of the dial, if the loop watched it.
-    pub fn new(
-        socket: Socket,
-        ends: Ends,
-        origin: Origin,
-        options: &ConnectionOptions,
-        registration: Option<Registration>,
-    ) -> io::Result<Self> {
+    /// Of a socket that is connected.
+    pub fn new(socket: Socket, ends: Ends, origin: Origin, options: &ConnectionOptions) -> io::Result<Self> {
         if socket.is_tcp() {
             if options.nodelay {
                 socket.set_nodelay(true)?;
@@ -114,7 +115,7 @@ impl Connection {
                 socket.set_keepalive(options.keepalive)?;
             }
         }
-        let mut it = Self::of(Stream::new(Source::Socket(socket), registration), ends, origin);
+        let mut it = Self::of(Stream::new(Source::Socket(socket)), ends, origin);
         it.format = options.format.clone();
         it.reading.timeout = options.read_timeout;
         it.writing.timeout = options.write_timeout;
@@ -123,7 +124,7 @@ impl Connection {
 
     /// Standard input, for reading only.
     pub fn stdin() -> io::Result<Self> {
-        let stream = Stream::new(Source::Stdin(Input::stdin()?), None);
+        let stream = Stream::new(Source::Stdin(Input::stdin()?));
         let (local, remote) = (Address::Stdin, Address::Stdin);
         Ok(Self::of(stream, Ends { host: "stdin".into(), port: None, local, remote }, Origin::Dialled))
     }
@@ -136,6 +137,7 @@ impl Connection {
             outbox: Outbox::default(),
             ends,
             origin,
+            is_tls: false,
             format: Format::default(),
             reading: Time::default(),
             writing: Time::default(),
@@ -154,17 +156,17 @@ impl Connection {
         stream.check_output().map_err(|error| error.with_written(0))?;
         let total: usize = slices.iter().map(|slice| slice.len()).sum();
         let (mut sent, mut interest) = (0, Interest::Turn);
-        if self.outbox.is_empty() && total > 0 {
-            match stream.send(slices, &mut self.buffer).map_err(|error| error.with_written(0))? {
-                Step::Ready(count) => (sent, interest) = (count, Interest::Write),
+        if self.outbox.is_empty() && (total > 0 || !stream.is_settled()) {
+            match stream.send(slices, &mut self.buffer).map_err(Error::of_write)? {
+                Step::Ready(count) => (sent, interest) = (count, stream.awaited()),
                 Step::Wait(wait) => interest = wait,
             }
         }
-        if sent == total || cut == Cut::Some && sent > 0 {
+        if sent == total && stream.is_settled() || cut == Cut::Some && sent > 0 {
             self.writing.waits_for = None;
             return Ok(Written::Whole(sent));
         }
-        self.writing.waits_for = Some(Interest::Write);
+        self.writing.note_wait(interest);
         Ok(Written::Queued(self.outbox.push(pieces(), sent, cut), interest))
     }
 
@@ -192,22 +194,31 @@ impl Connection {
                     false => Err(Error::new(Kind::Closed, "the write was given up")),
                 };
             };
-            if write.is_done() {
-                let sent = write.sent();
-                self.outbox.remove(ticket);
-                self.writing.waits_for = None;
-                return Ok(Step::Ready(sent));
-            }
-            match stream.send(&write.slices(), &mut self.buffer) {
+            let is_done = write.is_done();
+            let step = match is_done && (write.cut == Cut::Some || stream.is_settled()) {
+                true => {
+                    let sent = write.sent();
+                    self.outbox.remove(ticket);
+                    self.writing.waits_for = None;
+                    return Ok(Step::Ready(sent));
+                }
+                // What is sealed of it has still to leave.
+                false if is_done => stream.settle(&mut self.buffer).map(|step| step.map(|()| 0)),
+                false => stream.send(&write.slices(), &mut self.buffer),
+            };
+            match step {
                 Ok(Step::Ready(count)) => {
                     write.advance(count);
                     *moved = true;
                 }
                 Ok(Step::Wait(interest)) => {
-                    self.writing.waits_for = Some(Interest::Write);
+                    self.writing.note_wait(interest);
                     return Ok(Step::Wait(interest));
                 }
-                Err(error) => return Err(self.drop_write(ticket, error)),
+                Err(error) => {
+                    write.advance(error.written().unwrap_or_default());
+                    return Err(self.drop_write(ticket, error));
+                }
             }
         }
     }
@@ -215,8 +226,10 @@ impl Connection {
     /// Gives a queued write up because of `cause`. Half of something that must stay whole ends the sending
     /// side.
     pub fn abandon_write(&mut self, ticket: Ticket, cause: Error) -> Error {
+        let waits_for = self.writing.waits_for.or(Some(Interest::Write));
+        let cause = self.cut(cause);
         let error = self.drop_write(ticket, cause);
-        self.writing.waits_for = Some(Interest::Write);
+        self.writing.waits_for = waits_for;
         error
     }
 
@@ -227,7 +240,7 @@ impl Connection {
             && !may_continue
             && let Some(stream) = self.stream.as_mut()
         {
-            stream.end_output();
+            stream.cut_output();
         }
         cause.with_written(write.sent())
     }
@@ -237,9 +250,33 @@ impl Connection {
         self.outbox.front()
     }
 
-    /// Queues a write of nothing: it is done when those before it are. `None` if there are none.
+    /// Queues a write of nothing: it is done when those before it are, and what was sealed has left. `None` if it were
+    /// done at once.
     pub fn queue_behind_writes(&mut self) -> Option<Ticket> {
-        (!self.outbox.is_empty()).then(|| self.outbox.push(Vec::new(), 0, Cut::EndsOutput))
+        let is_settled = self.stream.as_ref().is_none_or(Stream::is_settled);
+        (!is_settled || !self.outbox.is_empty()).then(|| self.outbox.push(Vec::new(), 0, Cut::EndsOutput))
+    }
+
+    /// Ends what is sent, and queues a write of nothing that is done when TLS's last word has left. `None` if it has.
+    pub fn queue_goodbye(&mut self) -> Option<Ticket> {
+        let stream = self.stream.as_mut()?;
+        stream.end_output();
+        (!stream.is_settled()).then(|| self.outbox.push(Vec::new(), 0, Cut::EndsOutput))
+    }
+
+    /// From now on everything goes through TLS. `None`: its handshake may take as long as it likes.
+    pub fn secure(&mut self, session: Session, handshake_timeout: Option<Duration>) {
+        if let Some(stream) = &mut self.stream {
+            stream.secure(session, handshake_timeout);
+            self.is_tls = true;
+        }
+    }
+
+    /// Has the loop tell of it as it told of the dial.
+    pub fn set_registration(&mut self, registration: Registration) {
+        if let Some(stream) = &mut self.stream {
+            stream.set_registration(registration);
+        }
     }
 
     pub fn shutdown(&mut self, direction: Shutdown) -> Result<(), Error> {
@@ -251,21 +288,22 @@ impl Connection {
     /// wait for them come for their errors.
     ///
     /// What is left of an accepted connection whose input was not read whole is to be drained: closing it now
-    /// would reset it, and the last answer might not reach the peer (RFC 2525, section 2.17).
+    /// would reset it, and the last answer might not reach the peer (RFC 2525, section 2.17). So is a client's whose server
+    /// has tickets to send.
     pub fn close(&mut self) -> Option<Remains> {
         let stream = self.stream.take()?;
         let buffer = std::mem::take(&mut self.buffer);
         self.search = Search::None;
         self.reading.waits_for = None;
         self.writing.waits_for = None;
-        if self.origin == Origin::Dialled {
-            return None;
-        }
         let socket = stream.socket()?;
-        let is_unread = buffer.len() > 0 || socket.has_unread();
+        let has_to_linger = match self.origin {
+            Origin::Dialled => stream.awaits_tickets(),
+            Origin::Accepted => buffer.len() > 0 || stream.has_records() || socket.has_unread(),
+        };
         // Who asked for a reset gets it.
-        let wants_reset = socket.linger().is_ok_and(|time| time == Some(Duration::ZERO));
-        (is_unread && !wants_reset).then(|| Remains::of(stream)).flatten()
+        let wants_reset = || socket.linger().is_ok_and(|time| time == Some(Duration::ZERO));
+        (has_to_linger && !wants_reset()).then(|| Remains::of(stream)).flatten()
     }
 
     /// Has the loop watch it, see `Stream::watch`. `None` once closed.
@@ -292,6 +330,31 @@ impl Connection {
 
     pub fn is_closed(&self) -> bool {
         self.stream.is_none()
+    }
+
+    /// Also once closed.
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+
+    pub fn is_handshaking(&self) -> bool {
+        self.stream.as_ref().is_some_and(Stream::is_handshaking)
+    }
+
+    /// When TLS's handshake has to be done; never, if none is under way.
+    pub fn handshake_deadline(&self) -> Deadline {
+        self.stream.as_ref().map_or(Deadline::NEVER, Stream::handshake_deadline)
+    }
+
+    /// The error of an operation that ends because of `cause`, not because of the connection.
+    pub fn cut(&self, cause: Error) -> Error {
+        match cause.kind() {
+            Kind::Timeout if self.is_handshaking() => {
+                Error::new(Kind::Timeout, "timed out during the TLS handshake").with_stage(Stage::Handshake)
+            }
+            _ if self.is_handshaking() => cause.with_stage(Stage::Handshake),
+            _ => cause,
+        }
     }
 
     pub fn socket(&self) -> Result<&Socket, Error> {

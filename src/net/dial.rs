@@ -1,9 +1,9 @@
 //! From a host to a connection: resolve, then race the addresses in the manner of RFC 8305.
 //!
 //! ```text
-//! Start ── name ──> Resolving ──> Racing ──> a connection
-//!   ├──── literal ──────────────────^
-//!   └──── unix path ──> Unix ──────────────> a connection
+//! Start ── name ──> Resolving ──> Racing ──> a connection ── with TLS ──> Handshaking ──> a connection
+//!   ├──── literal ──────────────────^               ^
+//!   └──── unix path ──> Unix ───────────────────────┘
 //! ```
 //!
 //! One deadline holds over all of it. Addresses of both families alternate; each attempt has a head start
@@ -11,6 +11,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -32,15 +33,20 @@ use crate::net::reactor::Registration;
 use crate::options::ConnectOptions;
 use crate::options::Family;
 use crate::step::Interest;
+use crate::step::Step;
 use crate::sys::poller::Source;
 use crate::sys::resolver::Lookup;
 use crate::sys::socket::Attempt;
 use crate::sys::socket::Socket;
+use crate::tls::config::ClientConfig;
+use crate::tls::session::Session;
 
 pub struct Dial {
     host: String,
     port: Option<u16>,
     options: ConnectOptions,
+    /// Set from the first step on, if TLS is wanted.
+    tls: Option<ClientConfig>,
     state: State,
     deadline: Deadline,
     /// The failure to report if no address answers.
@@ -54,7 +60,16 @@ enum State {
     Resolving(Watched<Lookup>),
     Racing(Race),
     Unix(PathBuf),
+    Handshaking(Box<Handshake>),
     Over,
+}
+
+/// A connection that is to be given once its handshake is complete.
+struct Handshake {
+    connection: Connection,
+    /// Its descriptor belongs to the dial's registration.
+    is_watched: bool,
+    interest: Interest,
 }
 
 /// Attempts under way, and those to come.
@@ -99,6 +114,7 @@ impl Dial {
             port: (!matches!(host, Host::Unix(_))).then_some(port),
             deadline: Deadline::after(now, options.timeout),
             options,
+            tls: None,
             state: State::Start(host),
             failure: None,
             registration: None,
@@ -107,6 +123,10 @@ impl Dial {
 
     /// `None` means that `sources` and `wake` say what to wait for.
     pub fn step(&mut self, now: Instant) -> Result<Option<Connection>, Error> {
+        if let (State::Start(_), Some(tls)) = (&self.state, &self.options.tls) {
+            // What is wrong with the options is told before anything is sent.
+            self.tls = Some(ClientConfig::of(tls)?);
+        }
         loop {
             self.state = match std::mem::replace(&mut self.state, State::Over) {
                 State::Start(Host::Ip(ip)) => self.race(vec![SocketAddr::new(ip, self.port())], now)?,
@@ -125,24 +145,29 @@ impl Dial {
                 },
                 State::Racing(mut race) => {
                     if let Some((socket, address)) = race.step(&self.options, now, &mut self.failure) {
-                        return self.finish(socket, Address::Ip(address)).map(Some);
-                    }
-                    if race.running.is_empty() && race.waiting.is_empty() {
+                        self.connected(socket, Address::Ip(address))?
+                    } else if race.running.is_empty() && race.waiting.is_empty() {
                         return Err(self.expire());
+                    } else {
+                        self.state = State::Racing(race);
+                        return Ok(None);
                     }
-                    self.state = State::Racing(race);
-                    return Ok(None);
                 }
                 State::Unix(path) => match Socket::connect_unix(&path) {
-                    Ok(socket) => {
-                        let socket = Watched::not_yet(socket);
-                        return self.finish(socket, Address::Unix(Some(path))).map(Some);
-                    }
+                    Ok(socket) => self.connected(Watched::not_yet(socket), Address::Unix(Some(path)))?,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         self.state = State::Unix(path);
                         return Ok(None);
                     }
                     Err(error) => return Err(Error::from_connect(&error)),
+                },
+                State::Handshaking(mut it) => match it.connection.handshake()? {
+                    Step::Ready(()) => return Ok(Some(self.finish(*it))),
+                    Step::Wait(interest) => {
+                        it.interest = interest;
+                        self.state = State::Handshaking(it);
+                        return Ok(None);
+                    }
                 },
                 State::Over => return Err(Error::closed_here().with_stage(Stage::Connect)),
             };
@@ -153,10 +178,12 @@ impl Dial {
     /// more than that the time ran out.
     pub fn expire(&mut self) -> Error {
         let stage = self.stop();
-        self.failure.take().unwrap_or_else(|| {
+        let failure = self.failure.take().filter(|_| stage != Stage::Handshake);
+        failure.unwrap_or_else(|| {
             let message = match stage {
                 Stage::Resolve => "timed out while resolving the name",
                 Stage::Connect => "timed out while connecting",
+                Stage::Handshake => "timed out during the TLS handshake",
             };
             Error::new(Kind::Timeout, message).with_stage(stage)
         })
@@ -172,6 +199,7 @@ impl Dial {
         self.registration = None;
         match std::mem::replace(&mut self.state, State::Over) {
             State::Start(_) | State::Resolving(_) => Stage::Resolve,
+            State::Handshaking(_) => Stage::Handshake,
             _ => Stage::Connect,
         }
     }
@@ -184,6 +212,10 @@ impl Dial {
                 let fds = race.running.iter().map(|(socket, _)| socket.it.as_fd());
                 fds.map(|fd| Source { fd, interest: Interest::Write }).collect()
             }
+            State::Handshaking(it) => {
+                let fd = it.connection.descriptor();
+                fd.map(|fd| Source { fd, interest: it.interest }).into_iter().collect()
+            }
             _ => Vec::new(),
         }
     }
@@ -195,6 +227,12 @@ impl Dial {
             State::Resolving(lookup) => lookup.watch(registration)?,
             State::Racing(race) => {
                 race.running.iter_mut().try_for_each(|(socket, _)| socket.watch(registration))?;
+            }
+            State::Handshaking(it) => {
+                if let Some(fd) = it.connection.descriptor().filter(|_| !it.is_watched) {
+                    registration.add(fd)?;
+                    it.is_watched = true;
+                }
             }
             _ => {}
         }
@@ -244,14 +282,41 @@ impl Dial {
         }
     }
 
-    fn finish(&mut self, socket: Watched<Socket>, remote: Address) -> Result<Connection, Error> {
+    /// A socket is connected: that is all, or TLS begins.
+    fn connected(&self, socket: Watched<Socket>, remote: Address) -> Result<State, Error> {
         let failed = |error| Error::from_connect(&error);
         let local = socket.it.local_address().map_err(failed)?;
         let ends = Ends { host: self.host.clone(), port: self.port, local, remote };
-        let registration = self.registration.take().filter(|_| socket.is_watched);
-        let registration = registration.map(Registration::into_one);
-        let options = &self.options.connection;
-        Connection::new(socket.it, ends, Origin::Dialled, options, registration).map_err(failed)
+        let (is_watched, options) = (socket.is_watched, &self.options.connection);
+        let mut connection = Connection::new(socket.it, ends, Origin::Dialled, options).map_err(failed)?;
+        if let Some(config) = &self.tls {
+            let session = Session::client(config, &self.server_name());
+            connection.secure(session.map_err(|error| error.with_stage(Stage::Handshake))?, None);
+        }
+        // Without TLS nothing is left to be done.
+        Ok(State::Handshaking(Box::new(Handshake { connection, is_watched, interest: Interest::Write })))
+    }
+
+    fn finish(&mut self, it: Handshake) -> Connection {
+        let mut connection = it.connection;
+        if let Some(registration) = self.registration.take().filter(|_| it.is_watched) {
+            connection.set_registration(registration);
+        }
+        connection
+    }
+
+    /// Whom TLS asks for: by default the host, without what only belongs to addresses and the root's dot.
+    fn server_name(&self) -> String {
+        let options = self.options.tls.as_ref();
+        let name = options.and_then(|tls| tls.sni.as_ref()).unwrap_or(&self.host);
+        let name = name.trim_start_matches('[').trim_end_matches(']');
+        let name = name.split('%').next().unwrap_or_default();
+        match (name.strip_prefix("unix:"), name.strip_suffix('.')) {
+            // Nobody verifies it: the script would have been told to give a name.
+            (Some(_), _) => Ipv4Addr::LOCALHOST.to_string(),
+            (None, Some(name)) => name.into(),
+            (None, None) => name.into(),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use std::os::fd::BorrowedFd;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::address::Address;
 use crate::address::Host;
@@ -31,6 +32,8 @@ use crate::step::Step;
 use crate::sys::listener;
 use crate::sys::resolver::Lookup;
 use crate::sys::socket::Socket;
+use crate::tls::config::ServerConfig;
+use crate::tls::session::Session;
 
 /// Where to listen.
 #[derive(Clone, Debug)]
@@ -46,6 +49,8 @@ pub struct Listen {
     name: String,
     port: Option<u16>,
     options: ListenOptions,
+    /// Set from the first step on, if TLS is wanted.
+    tls: Option<ServerConfig>,
     state: State,
     /// Set once the loop watches the look-up.
     registration: Option<Registration>,
@@ -60,11 +65,14 @@ enum State {
 impl Listen {
     pub fn new(name: &str, place: Place, port: u16, options: ListenOptions) -> Self {
         let port = (!matches!(place, Place::At(Host::Unix(_)))).then_some(port);
-        Self { name: name.into(), port, options, state: State::Start(place), registration: None }
+        Self { name: name.into(), port, options, tls: None, state: State::Start(place), registration: None }
     }
 
     /// `None`: the look-up is under way, and `descriptor` says when it is done.
     pub fn step(&mut self) -> Result<Option<Listener>, Error> {
+        if let (State::Start(_), Some(tls)) = (&self.state, &self.options.tls) {
+            self.tls = Some(ServerConfig::of(tls)?);
+        }
         let port = self.port.unwrap_or_default();
         match std::mem::replace(&mut self.state, State::Over) {
             State::Start(Place::Everywhere) => {
@@ -118,7 +126,9 @@ impl Listen {
         let address = socket.local_address().map_err(|error| Error::from_listen(&error))?;
         let address = path.map_or(address, |path| Address::Unix(Some(path)));
         let options = self.options.connection.clone();
-        Ok(Some(Listener { open: Some(Open { socket, registration: None }), address, options }))
+        let (tls, handshake_timeout) = (self.tls.clone(), self.options.handshake_timeout);
+        let open = Some(Open { socket, registration: None });
+        Ok(Some(Listener { open, address, options, tls, handshake_timeout }))
     }
 
     /// Gives the look-up up.
@@ -159,6 +169,8 @@ pub struct Listener {
     open: Option<Open>,
     address: Address,
     options: ConnectionOptions,
+    tls: Option<ServerConfig>,
+    handshake_timeout: Option<Duration>,
 }
 
 struct Open {
@@ -177,11 +189,15 @@ impl Listener {
                 Step::Ready(both) => both,
                 Step::Wait(interest) => return Ok(Step::Wait(interest)),
             };
-            match self.connection(socket, remote) {
+            let mut connection = match self.connection(socket, remote) {
                 // What macOS says of the options of a client that has left already.
-                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
-                other => return other.map(Step::Ready).map_err(failed),
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => continue,
+                other => other.map_err(failed)?,
+            };
+            if let Some(config) = &self.tls {
+                connection.secure(Session::server(config)?, self.handshake_timeout);
             }
+            return Ok(Step::Ready(connection));
         }
     }
 
@@ -194,7 +210,7 @@ impl Listener {
             _ => socket.local_address()?,
         };
         let ends = Ends { host, port, local, remote };
-        Connection::new(socket, ends, Origin::Accepted, &self.options, None)
+        Connection::new(socket, ends, Origin::Accepted, &self.options)
     }
 
     /// Idempotent. Connections that nobody has accepted are reset.

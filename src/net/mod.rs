@@ -7,5 +7,6 @@ mod outbox;
 pub mod reactor;
 mod reading;
 pub mod remains;
+mod secure;
 mod stream;
 pub mod timers;

@@ -137,10 +137,15 @@ impl Registration {
         it
     }
 
-    /// From now on only the kinds of change that are waited for wake.
-    pub fn into_one(self) -> Self {
-        self.state.is_any.set(false);
-        self
+    /// Whether any change wakes whoever waits, or only the kind that is waited for.
+    pub fn set_any(&self, any: bool) {
+        self.state.is_any.set(any);
+    }
+
+    /// Wakes everybody who waits: what they waited for may have gone by.
+    pub fn rouse(&self) {
+        let change = Change { token: self.token, readable: true, writable: true, last: false };
+        self.reactor.changes.borrow_mut().push_back(change);
     }
 
     pub fn add(&self, fd: BorrowedFd<'_>) -> io::Result<()> {

@@ -244,6 +244,16 @@ impl Connection {
         Ok(Step::Ready(look(&input[..input.len().min(count)]).map(Some)))
     }
 
+    /// Completes TLS's handshake.
+    pub fn handshake(&mut self) -> Result<Step<()>, Error> {
+        let stream = self.stream.as_mut().ok_or_else(Error::closed_here)?;
+        self.reading.waits_for = None;
+        match stream.settle(&mut self.buffer)? {
+            Step::Ready(()) => Ok(Step::Ready(())),
+            Step::Wait(interest) => Ok(self.wait(interest)),
+        }
+    }
+
     /// Bytes that can be read without waiting.
     pub fn buffered(&self) -> usize {
         self.buffer.len()
@@ -283,7 +293,7 @@ impl Connection {
     fn wait<T>(&mut self, interest: Interest) -> Step<T> {
         // An idle connection costs no buffer.
         self.buffer.release_if_empty();
-        self.reading.waits_for = Some(Interest::Read);
+        self.reading.waits_for = Some(if interest == Interest::Write { interest } else { Interest::Read });
         Step::Wait(interest)
     }
 

@@ -1,4 +1,5 @@
-//! What is left of an accepted connection that was closed before its input was read whole.
+//! What is left of an accepted connection that was closed before its input was read whole, or of a TLS client's whose
+//! server has still to send its tickets.
 //!
 //! Its sending side has ended; its input is read and discarded until the peer ends, too, or until it has been
 //! patient enough. Only then is the socket closed.
@@ -35,6 +36,7 @@ impl Remains {
     /// `None` if the connection is broken anyway.
     pub fn of(mut stream: Stream) -> Option<Self> {
         stream.shutdown(Shutdown::Write, &mut Buffer::default()).ok()?;
+        stream.unsecure();
         Some(Self { stream, left: MOST })
     }
 
@@ -56,6 +58,14 @@ impl Remains {
 
     pub fn watch(&mut self, reactor: &Rc<Reactor>) -> io::Result<usize> {
         self.stream.watch(reactor)
+    }
+}
+
+impl Drop for Remains {
+    /// A process that ends now resets nothing that has arrived already.
+    fn drop(&mut self) {
+        self.stream.rest();
+        let _ = self.step();
     }
 }
 

@@ -14,21 +14,24 @@ use crate::error::Kind;
 use crate::frame::buffer::Buffer;
 use crate::net::reactor::Reactor;
 use crate::net::reactor::Registration;
+use crate::net::secure::Secure;
 use crate::step::Interest;
 use crate::step::Step;
 use crate::sys::input::Input;
 use crate::sys::socket::Socket;
 
 pub struct Stream {
-    source: Source,
-    input: Direction,
-    output: Direction,
+    pub(super) source: Source,
+    pub(super) input: Direction,
+    pub(super) output: Direction,
+    /// With TLS, see `secure.rs`.
+    pub(super) secure: Option<Box<Secure>>,
     /// Set once the loop watches it.
-    registration: Option<Registration>,
+    pub(super) registration: Option<Registration>,
     /// Operations since the last wait, see `SHARE`.
-    spent: usize,
+    pub(super) spent: usize,
     /// The last step did not ask the system, see `Registration::take_drained`.
-    took_word: bool,
+    pub(super) took_word: bool,
 }
 
 /// Where the bytes come from.
@@ -37,8 +40,17 @@ pub enum Source {
     Stdin(Input),
 }
 
+impl Source {
+    pub(super) fn socket(&self) -> Option<&Socket> {
+        match self {
+            Source::Socket(socket) => Some(socket),
+            Source::Stdin(_) => None,
+        }
+    }
+}
+
 /// Once ended, a direction stays so, and every later use is answered alike.
-enum Direction {
+pub(super) enum Direction {
     Open,
     /// In an orderly way: the peer's end of stream, or a shutdown on this side.
     Ended,
@@ -56,24 +68,25 @@ pub enum Fill {
 const LAST_WORDS: usize = 1 << 20;
 
 /// Least room for one read.
-const ROOM: usize = 2048;
+pub(super) const ROOM: usize = 2048;
 
 /// A connection on which there is always something to do lets others have their turn after so many operations.
-const SHARE: usize = 2048;
+pub(super) const SHARE: usize = 2048;
 
 /// A system call counts as so many operations, and once more for so many bytes.
-const CALL: usize = 32;
-const BYTES: usize = 16 * 1024;
+pub(super) const CALL: usize = 32;
+pub(super) const BYTES: usize = 16 * 1024;
 
 impl Stream {
-    pub fn new(source: Source, registration: Option<Registration>) -> Self {
+    pub fn new(source: Source) -> Self {
         let output = match source {
             Source::Socket(_) => Direction::Open,
             Source::Stdin(_) => {
                 Direction::Failed(Error::new(Kind::Closed, "standard input is for reading only"))
             }
         };
-        Self { source, input: Direction::Open, output, registration, spent: 0, took_word: false }
+        let input = Direction::Open;
+        Self { source, input, output, secure: None, registration: None, spent: 0, took_word: false }
     }
 
     /// One read into `buffer`, with room for `wanted` more bytes.
@@ -83,7 +96,8 @@ impl Stream {
             if self.has_had_its_share() {
                 return Ok(Step::Wait(Interest::Pass));
             }
-            if self.registration.as_ref().is_some_and(Registration::take_drained) {
+            let has_ended = self.secure.as_ref().is_some_and(|secure| secure.session.peer_has_closed());
+            if !has_ended && self.registration.as_ref().is_some_and(Registration::take_drained) {
                 self.took_word = true;
                 return Ok(Step::Wait(Interest::Read));
             }
@@ -96,6 +110,9 @@ impl Stream {
             Direction::Open => {}
             Direction::Ended => return Ok(Step::Ready(Fill::End)),
             Direction::Failed(error) => return Err(error.clone()),
+        }
+        if self.secure.is_some() {
+            return self.fill_secure(buffer);
         }
         let room = buffer.room(wanted.max(ROOM))?;
         let received = match &self.source {
@@ -127,7 +144,7 @@ impl Stream {
     /// Only a TCP stream's short read says that nothing more is there: others end one at the end of a message, of
     /// a line, or where descriptors were passed. And only where urgent data is told (see `sys::selector`), which ends
     /// a read early, too.
-    fn note_drained(&self) {
+    pub(super) fn note_drained(&self) {
         if cfg!(any(target_os = "linux", target_os = "android"))
             && let (Some(registration), Source::Socket(socket)) = (&self.registration, &self.source)
             && socket.is_tcp()
@@ -154,7 +171,7 @@ impl Stream {
         had
     }
 
-    fn wait<T>(&mut self, interest: Interest) -> Step<T> {
+    pub(super) fn wait<T>(&mut self, interest: Interest) -> Step<T> {
         self.spent = 0;
         Step::Wait(interest)
     }
@@ -164,16 +181,32 @@ impl Stream {
         self.took_word
     }
 
+    /// What a write that was taken in part has to wait for.
+    pub fn awaited(&self) -> Interest {
+        match self.secure {
+            // It had enough of a share: the system would take more.
+            Some(_) if self.is_settled() => Interest::Pass,
+            _ => Interest::Write,
+        }
+    }
+
     /// Has the loop watch it; the slot is where it is told. `PermissionDenied`: it is always ready.
     pub fn watch(&mut self, reactor: &Rc<Reactor>) -> io::Result<usize> {
         if let Some(slot) = self.slot() {
             return Ok(slot);
         }
         let registration = Registration::new(reactor);
+        registration.set_any(!self.is_settled());
         registration.add(self.as_fd())?;
         let slot = registration.slot();
         self.registration = Some(registration);
         Ok(slot)
+    }
+
+    /// The descriptor is watched already.
+    pub fn set_registration(&mut self, registration: Registration) {
+        registration.set_any(!self.is_settled());
+        self.registration = Some(registration);
     }
 
     pub fn slot(&self) -> Option<usize> {
@@ -189,25 +222,40 @@ impl Stream {
             self.spent = 0;
             return Ok(Step::Wait(Interest::Pass));
         }
+        if self.secure.is_some() {
+            return self.send_secure(slices, buffer);
+        }
         match socket.send(slices) {
             Ok(Step::Ready(count)) => {
                 self.spent += CALL * (1 + count / BYTES);
                 Ok(Step::Ready(count))
             }
             Ok(Step::Wait(interest)) => Ok(self.wait(interest)),
-            Err(error) => {
-                let was_reset = error.kind() == io::ErrorKind::ConnectionReset;
-                let error = Error::from_io(&error);
-                self.output = Direction::Failed(error.clone());
-                if error.kind() == Kind::Reset {
-                    self.save_last_words(buffer);
-                }
-                // The system tells a reset once (EPIPE instead follows an orderly end): reading has to tell it, too.
-                if was_reset {
-                    self.input = Direction::Failed(error.clone());
-                }
-                Err(error)
+            Err(error) => Err(self.broken(&error, buffer)),
+        }
+    }
+
+    /// What a write that failed has to report.
+    pub(super) fn broken(&mut self, error: &io::Error, buffer: &mut Buffer) -> Error {
+        let was_reset = error.kind() == io::ErrorKind::ConnectionReset;
+        let error = Error::from_io(error);
+        self.output = Direction::Failed(error.clone());
+        if error.kind() == Kind::Reset {
+            self.save_last_words(buffer);
+        }
+        match &self.input {
+            // The peer has told why, and TLS knows that it was the peer.
+            Direction::Failed(reason) if reason.alert().is_some() => {
+                let reason = reason.clone();
+                self.output = Direction::Failed(reason.clone());
+                reason
             }
+            // The system tells a reset once (EPIPE instead follows an orderly end): reading has to tell it, too.
+            _ if was_reset => {
+                self.input = Direction::Failed(error.clone());
+                error
+            }
+            _ => error,
         }
     }
 
@@ -224,16 +272,23 @@ impl Stream {
         }
     }
 
-    /// No later write may follow: one was cut half-way.
-    pub fn end_output(&mut self) {
+    /// No later write may follow: one was cut half-way. TLS does not say so, and the peer sees that it is cut off.
+    pub fn cut_output(&mut self) {
         if let Direction::Open = self.output {
             self.output = Direction::Ended;
         }
     }
 
+    /// No later write will follow.
+    pub fn end_output(&mut self) {
+        self.say_goodbye();
+        self.cut_output();
+    }
+
     /// What has arrived before the receiving side is shut down can still be read.
     pub fn shutdown(&mut self, direction: Shutdown, buffer: &mut Buffer) -> Result<(), Error> {
         if matches!(direction, Shutdown::Write | Shutdown::Both) {
+            self.say_goodbye();
             self.output = Direction::Ended;
         }
         if matches!(direction, Shutdown::Read | Shutdown::Both) {
@@ -250,10 +305,7 @@ impl Stream {
 
     /// `None`: standard input.
     pub fn socket(&self) -> Option<&Socket> {
-        match &self.source {
-            Source::Socket(socket) => Some(socket),
-            Source::Stdin(_) => None,
-        }
+        self.source.socket()
     }
 
     pub fn raw(&self) -> RawFd {
@@ -275,6 +327,7 @@ impl AsFd for Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        self.say_goodbye();
         if let Some(registration) = &self.registration {
             registration.remove(self.as_fd());
         }

@@ -70,7 +70,7 @@ local function settle(value, name, op, step, self, a, b, c)
         -- What `wait` does, for nearly every wait of a task.
         ended = park_at(context, readers, slot, op)
       else
-        ended = wait(self, signal, expiry, op)
+        ended = wait(self, signal, expiry, op, readers)
       end
       if ended ~= READY then
         err = cut(self, op, ended)
@@ -198,6 +198,17 @@ end
 for name, step in pairs(core.reading) do
   define_read(methods, name, step)
 end
+-- It waits as a read does, and gives nothing.
+do
+  local forms = {}
+  define_read(forms, "handshake", core.shake)
+  local handshake = forms.handshake
+  methods.try_handshake = forms.try_handshake
+
+  function methods.handshake(self, options)
+    handshake(self, options)
+  end
+end
 define(methods, "get_option", core.fallible.get_option)
 define_silent(methods, "set_option", core.fallible.set_option)
 
@@ -225,7 +236,7 @@ local function settle_queued(op, self, signal, expiry, ticket)
     elseif signal == TURN then
       ended = wait_for_turn(self, ticket, expiry, op)
     else
-      ended = wait(self, signal, expiry, op)
+      ended = wait(self, signal, expiry, op, contexts.writers)
     end
     if ended == READY then
       value = write_on(self, ticket, op)

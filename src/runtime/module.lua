@@ -64,8 +64,8 @@ end
 local SHARE = 16
 local connects = 0
 
-local function connect(name, host, port, options)
-  local value, err = establish_or_collect(name, "connect", core.dial, core.dial_on, host, port, options)
+local function connect(name, op, dial, host, port, options)
+  local value, err = establish_or_collect(name, op, dial, core.dial_on, host, port, options)
   connects = connects + 1
   if connects >= SHARE then
     connects = 0
@@ -77,17 +77,24 @@ local function connect(name, host, port, options)
   return value, err
 end
 
-function tcp.connect(host, port, options)
-  local value, err = connect("connect", host, port, options)
-  if err ~= nil then
-    return raise(err)
+local function define_connect(name, dial)
+  local try_name = "try_" .. name
+
+  tcp[name] = function(host, port, options)
+    local value, err = connect(name, name, dial, host, port, options)
+    if err ~= nil then
+      return raise(err)
+    end
+    return value
   end
-  return value
+
+  tcp[try_name] = function(host, port, options)
+    return connect(try_name, name, dial, host, port, options)
+  end
 end
 
-function tcp.try_connect(host, port, options)
-  return connect("try_connect", host, port, options)
-end
+define_connect("connect", core.dial)
+define_connect("connect_tls", core.dial_tls)
 
 function tcp.listen(host, port, options)
   local value, err = establish_or_collect("listen", "listen", core.listen, core.listen_on, host, port, options)

@@ -58,8 +58,9 @@ end
 local slots = setmetatable({}, { __mode = "k" })
 waiting.slots = slots
 
---- Waits until `target` is worth another step of `op`: READY, or why it ended without that.
-function waiting.wait(target, interest, expiry, op)
+--- Waits until `target` is worth another step of `op`: READY, or why it ended without that. A connection has two `links`,
+-- and who reads waits in `readers`, whatever for: TLS may have to write first.
+function waiting.wait(target, interest, expiry, op, links)
   local slot = slots[target]
   local context, at, on_time = enter(op, expiry)
   if not context then
@@ -79,7 +80,8 @@ function waiting.wait(target, interest, expiry, op)
     pass()
     return READY
   end
-  return wait_watching(context, nil, interest == WRITE and writers or readers, slot, look, op, at, on_time)
+  links = links or (interest == WRITE and writers or readers)
+  return wait_watching(context, nil, links, slot, look, op, at, on_time)
 end
 
 -- Those who wait for the same listener.

@@ -1,0 +1,402 @@
+//! A stream's TLS: the handshake, records in and out, and how both directions end.
+//!
+//! ```text
+//! Handshaking ── shake ──> Open ── the peer's close_notify ──> its input has ended
+//!      │                    ├───── say_goodbye ──────────────> its output has ended
+//!      └──── any failure ───┴──> both have failed, with TLS's alert sent if that can be done at once
+//! ```
+//!
+//! Sealed bytes that the system did not take stay here, and leave before anything else.
+
+use std::io;
+use std::io::IoSlice;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::error::Kind;
+use crate::error::Stage;
+use crate::frame::buffer::Buffer;
+use crate::net::stream::BYTES;
+use crate::net::stream::CALL;
+use crate::net::stream::Direction;
+use crate::net::stream::Fill;
+use crate::net::stream::SHARE;
+use crate::net::stream::Stream;
+use crate::step::Interest;
+use crate::step::Step;
+use crate::tls::session::MOST;
+use crate::tls::session::RECORD;
+use crate::tls::session::Session;
+
+pub struct Secure {
+    pub(super) session: Session,
+    /// What the handshake may take, from its first step on.
+    timeout: Option<Duration>,
+    deadline: Option<Deadline>,
+}
+
+/// Answers that a peer demands and does not take are kept up to this many bytes; then reading waits, too.
+const UNTAKEN: usize = 64 * 1024;
+
+impl Stream {
+    /// From now on everything goes through TLS.
+    pub fn secure(&mut self, session: Session, handshake_timeout: Option<Duration>) {
+        self.secure = Some(Box::new(Secure { session, timeout: handshake_timeout, deadline: None }));
+    }
+
+    pub fn is_handshaking(&self) -> bool {
+        let is_open = matches!(self.output, Direction::Open);
+        is_open && self.secure.as_ref().is_some_and(|secure| secure.session.is_handshaking())
+    }
+
+    /// When the handshake has to be done; never, if none is under way.
+    pub fn handshake_deadline(&self) -> Deadline {
+        let secure = self.secure.as_ref().filter(|_| self.is_handshaking());
+        secure.and_then(|secure| secure.deadline).unwrap_or(Deadline::NEVER)
+    }
+
+    /// Whether nothing has to happen before the next byte can be written.
+    pub fn is_settled(&self) -> bool {
+        !self.is_handshaking() && self.unsent().is_empty()
+    }
+
+    /// Completes the handshake, and sends what is sealed.
+    pub fn settle(&mut self, buffer: &mut Buffer) -> Result<Step<()>, Error> {
+        if let Direction::Failed(error) = &self.output
+            && self.secure.as_ref().is_some_and(|secure| secure.session.is_handshaking())
+        {
+            return Err(error.clone());
+        }
+        if self.is_handshaking()
+            && let Step::Wait(interest) = self.shake(buffer)?
+        {
+            return Ok(self.wait(interest));
+        }
+        Ok(match self.flush(buffer)? {
+            Step::Ready(()) => Step::Ready(()),
+            Step::Wait(interest) => self.wait(interest),
+        })
+    }
+
+    fn shake(&mut self, buffer: &mut Buffer) -> Result<Step<()>, Error> {
+        if let Direction::Failed(error) = &self.input {
+            return Err(error.clone());
+        }
+        if let Some(secure) = &mut self.secure
+            && secure.deadline.is_none()
+        {
+            secure.deadline = Some(Deadline::after(Instant::now(), secure.timeout));
+        }
+        // A client speaks first.
+        self.advance(buffer)?;
+        loop {
+            if let Step::Wait(interest) = self.flush(buffer)? {
+                return self.wait_in_time(interest);
+            }
+            if !self.is_handshaking() {
+                return Ok(Step::Ready(()));
+            }
+            match self.receive()? {
+                Step::Ready(()) => self.advance(buffer)?,
+                Step::Wait(interest) => return self.wait_in_time(interest),
+            }
+        }
+    }
+
+    fn wait_in_time(&mut self, interest: Interest) -> Result<Step<()>, Error> {
+        if self.handshake_deadline().passed(Instant::now()) {
+            let error =
+                Error::new(Kind::Timeout, "the TLS handshake took too long").with_stage(Stage::Handshake);
+            return Err(self.fail(error));
+        }
+        Ok(Step::Wait(interest))
+    }
+
+    /// One read of records into `buffer`, which has grown if the answer is `Bytes`.
+    pub(super) fn fill_secure(&mut self, buffer: &mut Buffer) -> Result<Step<Fill>, Error> {
+        let before = buffer.len();
+        if self.is_handshaking() {
+            match self.settle(buffer) {
+                Ok(Step::Ready(())) => {}
+                Ok(Step::Wait(interest)) => return Ok(Step::Wait(interest)),
+                Err(error) => return Err(error),
+            }
+        }
+        while buffer.len() == before {
+            if self.secure.as_ref().is_some_and(|secure| secure.session.peer_has_closed()) {
+                self.input = Direction::Ended;
+                return Ok(Step::Ready(Fill::End));
+            }
+            match self.flush(buffer) {
+                Ok(Step::Wait(interest)) if self.unsent().len() > UNTAKEN => {
+                    if let Some(registration) = &self.registration {
+                        registration.set_any(true);
+                    }
+                    return Ok(self.wait(interest));
+                }
+                // What the peer had still said has been read.
+                Err(_) if buffer.len() > before => break,
+                _ => {}
+            }
+            if let Direction::Failed(error) = &self.input {
+                return Err(error.clone());
+            }
+            if let Step::Wait(interest) = self.receive()? {
+                return Ok(self.wait(interest));
+            }
+            match self.advance(buffer) {
+                // It is told after what came before it.
+                Err(_) if buffer.len() > before => {}
+                other => other?,
+            }
+        }
+        Ok(Step::Ready(Fill::Bytes))
+    }
+
+    /// One read from the system. The end of the stream is an error: TLS has an end of its own.
+    fn receive(&mut self) -> Result<Step<()>, Error> {
+        let (Some(secure), Some(socket)) = (&mut self.secure, self.source.socket()) else {
+            return Err(Error::closed_here());
+        };
+        let is_handshaking = secure.session.is_handshaking();
+        let room = secure.session.room()?;
+        let length = room.len();
+        match socket.recv(room) {
+            Ok(Step::Ready(0)) => Err(self.end_of_wire()),
+            Ok(Step::Ready(count)) => {
+                secure.session.arrived(count, count == length);
+                if count < length && !is_handshaking {
+                    self.note_drained();
+                }
+                self.spent += CALL * (1 + count / BYTES);
+                Ok(Step::Ready(()))
+            }
+            Ok(Step::Wait(interest)) => Ok(Step::Wait(interest)),
+            Err(error) if is_handshaking => {
+                Err(self.fail(Error::from_io(&error).with_stage(Stage::Handshake)))
+            }
+            Err(error) => {
+                let error = Error::from_io(&error);
+                self.input = Direction::Failed(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    fn end_of_wire(&mut self) -> Error {
+        if let Some(secure) = &self.secure
+            && secure.session.is_handshaking()
+        {
+            let peer = secure.session.peer();
+            let message = format!("the {peer} closed the connection during the TLS handshake");
+            return self.fail(Error::new(Kind::Closed, message).with_stage(Stage::Handshake));
+        }
+        let error =
+            Error::new(Kind::Truncated, "the stream ended without TLS's closing alert: it may be cut off");
+        self.input = Direction::Failed(error.clone());
+        error
+    }
+
+    /// Works on the records that have arrived.
+    fn advance(&mut self, buffer: &mut Buffer) -> Result<(), Error> {
+        let Some(secure) = &mut self.secure else { return Ok(()) };
+        let was_handshaking = secure.session.is_handshaking();
+        match secure.session.advance(buffer) {
+            Ok(()) => {
+                if was_handshaking && !secure.session.is_handshaking() {
+                    self.rouse();
+                }
+                Ok(())
+            }
+            Err(error) => {
+                Err(self.fail(if was_handshaking { error.with_stage(Stage::Handshake) } else { error }))
+            }
+        }
+    }
+
+    /// Seals and sends as much as the system takes, or as is its share: so many bytes of `slices` are sealed. An error
+    /// that comes after sealed bytes tells how many.
+    pub(super) fn send_secure(
+        &mut self,
+        slices: &[IoSlice<'_>],
+        buffer: &mut Buffer,
+    ) -> Result<Step<usize>, Error> {
+        if let Step::Wait(interest) = self.settle(buffer)? {
+            return Ok(Step::Wait(interest));
+        }
+        let (mut fragments, mut sent) = (Fragments::of(slices), 0);
+        while let Some(fragment) = fragments.next() {
+            let Some(secure) = &mut self.secure else { return Err(Error::closed_here()) };
+            if let Err(error) = secure.session.encrypt(fragment, buffer) {
+                return Err(self.fail(error));
+            }
+            sent += fragment.len();
+            self.spent += CALL * (1 + fragment.len() / BYTES);
+            let flushed = self.flush(buffer).map_err(|error| error.with_written(sent))?;
+            if flushed != Step::Ready(()) || self.spent >= SHARE {
+                break;
+            }
+        }
+        Ok(Step::Ready(sent))
+    }
+
+    fn flush(&mut self, buffer: &mut Buffer) -> Result<Step<()>, Error> {
+        self.try_flush().map_err(|error| {
+            if let Some(secure) = &mut self.secure {
+                secure.session.forget_outgoing();
+            }
+            let was_handshaking = self.is_handshaking();
+            let error = self.broken(&error, buffer);
+            if was_handshaking && error.stage().is_none() {
+                self.fail(error.with_stage(Stage::Handshake))
+            } else {
+                error
+            }
+        })
+    }
+
+    fn try_flush(&mut self) -> io::Result<Step<()>> {
+        let (Some(secure), Some(socket)) = (&mut self.secure, self.source.socket()) else {
+            return Ok(Step::Ready(()));
+        };
+        while !secure.session.outgoing().is_empty() {
+            match socket.send(&[IoSlice::new(secure.session.outgoing())])? {
+                Step::Ready(count) => secure.session.sent(count),
+                Step::Wait(interest) => return Ok(Step::Wait(interest)),
+            }
+        }
+        Ok(Step::Ready(()))
+    }
+
+    fn unsent(&self) -> &[u8] {
+        self.secure.as_ref().map_or(&[], |secure| secure.session.outgoing())
+    }
+
+    /// Nothing can be read or written after `error`. The peer is told if that can be done at once.
+    fn fail(&mut self, error: Error) -> Error {
+        let _ = self.try_flush();
+        if let Some(secure) = &mut self.secure {
+            secure.session.forget_outgoing();
+        }
+        for direction in [&mut self.input, &mut self.output] {
+            if let Direction::Open = direction {
+                *direction = Direction::Failed(error.clone());
+            }
+        }
+        self.rouse();
+        error
+    }
+
+    /// What the other direction waits for may have gone by.
+    fn rouse(&self) {
+        if let Some(registration) = &self.registration {
+            registration.set_any(false);
+            registration.rouse();
+        }
+    }
+
+    /// Tells the peer that nothing more will be sent, if that can be done at once; otherwise `settle` goes on.
+    pub(super) fn say_goodbye(&mut self) {
+        if matches!(self.output, Direction::Open)
+            && !self.is_handshaking()
+            && let Some(secure) = &mut self.secure
+            && secure.session.close(&mut Buffer::default()).is_ok()
+        {
+            let _ = self.try_flush();
+        }
+    }
+
+    /// Gives TLS up: what comes is not to be understood any more.
+    pub(super) fn unsecure(&mut self) {
+        self.secure = None;
+    }
+
+    /// Whether records have arrived that were not worked on.
+    pub(super) fn has_records(&self) -> bool {
+        self.secure.as_ref().is_some_and(|secure| secure.session.has_unread())
+    }
+
+    /// See `Session::awaits_tickets`.
+    pub(super) fn awaits_tickets(&self) -> bool {
+        let is_open = matches!(self.input, Direction::Open);
+        is_open && self.secure.as_ref().is_some_and(|secure| secure.session.awaits_tickets())
+    }
+}
+
+/// Cuts slices into pieces that are worth a record each: large ones are sealed from where they are, small ones are
+/// gathered.
+struct Fragments<'a> {
+    slices: &'a [IoSlice<'a>],
+    /// How much of the first slice has gone.
+    offset: usize,
+    gathered: Vec<u8>,
+}
+
+impl<'a> Fragments<'a> {
+    fn of(slices: &'a [IoSlice<'a>]) -> Self {
+        Self { slices, offset: 0, gathered: Vec::new() }
+    }
+
+    fn next(&mut self) -> Option<&[u8]> {
+        while self.slices.first().is_some_and(|slice| slice.len() == self.offset) {
+            self.drop_first();
+        }
+        let rest = &self.slices.first()?[self.offset..];
+        if rest.len() >= RECORD || self.slices.len() == 1 {
+            let length = rest.len().min(MOST);
+            self.offset += length;
+            return Some(&rest[..length]);
+        }
+        self.gathered.clear();
+        while let Some(slice) = self.slices.first()
+            && self.gathered.len() < RECORD
+        {
+            let rest = &slice[self.offset..];
+            let length = rest.len().min(RECORD - self.gathered.len());
+            self.gathered.extend_from_slice(&rest[..length]);
+            self.offset += length;
+            if length == rest.len() {
+                self.drop_first();
+            }
+        }
+        Some(&self.gathered)
+    }
+
+    fn drop_first(&mut self) {
+        self.slices = &self.slices[1..];
+        self.offset = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lengths(texts: &[usize]) -> Vec<usize> {
+        let bytes: Vec<u8> = (0..texts.iter().sum::<usize>()).map(|at| (at % 251) as u8).collect();
+        let mut rest = &bytes[..];
+        let mut slices = Vec::new();
+        for length in texts {
+            slices.push(IoSlice::new(&rest[..*length]));
+            rest = &rest[*length..];
+        }
+        let (mut fragments, mut lengths, mut whole) = (Fragments::of(&slices), Vec::new(), Vec::new());
+        while let Some(fragment) = fragments.next() {
+            lengths.push(fragment.len());
+            whole.extend_from_slice(fragment);
+        }
+        assert_eq!(whole, bytes);
+        lengths
+    }
+
+    #[test]
+    fn small_slices_share_a_record_and_large_ones_are_not_copied() {
+        assert_eq!(lengths(&[]), [0_usize; 0]);
+        assert_eq!(lengths(&[0, 4, 0, 10]), [14]);
+        assert_eq!(lengths(&[4, RECORD]), [RECORD, 4]);
+        assert_eq!(lengths(&[2 * MOST + 1]), [MOST, MOST, 1]);
+        assert_eq!(lengths(&[10; 4000]), [RECORD, RECORD, 40_000 - 2 * RECORD]);
+    }
+}

@@ -1,0 +1,170 @@
+//! Certificates and keys: read from PEM (RFC 7468), and described to people.
+
+use std::fs::File;
+use std::io;
+use std::io::Read;
+use std::path::Path;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+use x509_parser::prelude::X509Certificate;
+use x509_parser::time::ASN1Time;
+
+use crate::error::Error;
+use crate::error::Kind;
+use crate::options::Pem;
+
+/// Files of PEM are read up to this many bytes; every authority there is needs about 250 KiB.
+const LARGEST: u64 = 16 << 20;
+
+/// The certificates of `pem`, at least one. `option` is what the script calls it.
+pub fn certificates(pem: &Pem, option: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let (text, place) = read(pem, option)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    match found {
+        Ok(found) if found.is_empty() => Err(unusable(format!("{place} holds no certificate in PEM"))),
+        Ok(found) => match found.iter().position(|it| X509Certificate::from_der(it).is_err()) {
+            None => Ok(found),
+            Some(at) => Err(unusable(format!("certificate {} of {place} is malformed", at + 1))),
+        },
+        Err(error) => Err(unusable(format!("{place} is malformed PEM ({})", lower(&error.to_string())))),
+    }
+}
+
+/// The private key of `pem`, the first if there are several.
+pub fn key(pem: &Pem, option: &str) -> Result<PrivateKeyDer<'static>, Error> {
+    let (text, place) = read(pem, option)?;
+    PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
+        _ if has(&text, b"ENCRYPTED") => {
+            unusable(format!("{place} is encrypted: decrypt it first, as with openssl pkey"))
+        }
+        rustls::pki_types::pem::Error::NoItemsFound => unusable(format!("{place} holds no key in PEM")),
+        other => unusable(format!("{place} is malformed PEM ({})", lower(&other.to_string()))),
+    })
+}
+
+/// The text, and how errors call the place where it comes from.
+fn read(pem: &Pem, option: &str) -> Result<(Vec<u8>, String), Error> {
+    match pem {
+        Pem::Text(text) => Ok((text.clone(), option.into())),
+        Pem::File(path) => match read_file(path) {
+            Ok(text) if text.len() as u64 > LARGEST => {
+                Err(unusable(format!("{option} '{}' is over {} MiB", path.display(), LARGEST >> 20)))
+            }
+            Ok(text) => Ok((text, format!("{option} '{}'", path.display()))),
+            Err(error) => {
+                let place = format!("cannot read {option} '{}'", path.display());
+                Err(Error::from_file(&place, &error))
+            }
+        },
+    }
+}
+
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    File::open(path)?.take(LARGEST + 1).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+fn has(text: &[u8], word: &[u8]) -> bool {
+    memchr::memmem::find(text, word).is_some()
+}
+
+pub fn unusable(message: String) -> Error {
+    Error::new(Kind::Tls, message)
+}
+
+/// What a certificate says of itself, for error texts.
+pub struct Facts<'a> {
+    certificate: X509Certificate<'a>,
+}
+
+impl<'a> Facts<'a> {
+    /// `None` if it is malformed.
+    pub fn of(der: &'a CertificateDer<'_>) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        Some(Self { certificate })
+    }
+
+    /// It names itself as its issuer.
+    pub fn is_self_issued(&self) -> bool {
+        self.certificate.issuer() == self.certificate.subject()
+    }
+
+    pub fn issuer(&self) -> String {
+        self.certificate.issuer().to_string()
+    }
+
+    /// The moments between which it holds, in Unix seconds.
+    pub fn validity(&self) -> (i64, i64) {
+        let validity = self.certificate.validity();
+        (validity.not_before.timestamp(), validity.not_after.timestamp())
+    }
+
+    /// The bare names and addresses that it covers (RFC 5280, section 4.2.1.6).
+    pub fn names(&self) -> Vec<String> {
+        let Ok(Some(names)) = self.certificate.subject_alternative_name() else { return Vec::new() };
+        names.value.general_names.iter().filter_map(bare).collect()
+    }
+}
+
+fn bare(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::DNSName(name) => Some((*name).into()),
+        GeneralName::IPAddress([a, b, c, d]) => Some(format!("{a}.{b}.{c}.{d}")),
+        GeneralName::IPAddress(bytes) => {
+            let bytes: [u8; 16] = (*bytes).try_into().ok()?;
+            Some(std::net::Ipv6Addr::from(bytes).to_string())
+        }
+        _ => None,
+    }
+}
+
+/// A moment as people write it: `2026-11-20 10:42:00 UTC`.
+pub fn date(unix: i64) -> String {
+    let Ok(time) = ASN1Time::from_timestamp(unix) else { return format!("second {unix}") };
+    let at = time.to_datetime();
+    let (hour, minute, second) = at.to_hms();
+    format!(
+        "{:04}-{:02}-{:02} {hour:02}:{minute:02}:{second:02} UTC",
+        at.year(),
+        u8::from(at.month()),
+        at.day()
+    )
+}
+
+/// Texts of libraries, as all texts here are.
+pub fn lower(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_lowercase().chain(letters).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_written_in_utc() {
+        assert_eq!(date(0), "1970-01-01 00:00:00 UTC");
+        assert_eq!(date(1_795_171_320), "2026-11-20 10:42:00 UTC");
+    }
+
+    #[test]
+    fn what_is_no_pem_is_said_to_be_none() {
+        let text = Pem::Text(b"no PEM".to_vec());
+        assert_eq!(
+            certificates(&text, "ca_bundle").unwrap_err().message(),
+            "ca_bundle holds no certificate in PEM"
+        );
+        assert_eq!(key(&text, "key").unwrap_err().message(), "key holds no key in PEM");
+        let locked = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+        let error = key(&Pem::Text(locked.into()), "key").unwrap_err();
+        assert!(error.message().starts_with("key is encrypted"), "{error}");
+        let error = certificates(&Pem::File("/nowhere/ca.pem".into()), "ca_bundle").unwrap_err();
+        assert_eq!((error.kind(), error.errno()), (Kind::System, Some(2)));
+        assert_eq!(error.message(), "cannot read ca_bundle '/nowhere/ca.pem': no such file or directory");
+    }
+}

@@ -1,0 +1,109 @@
+//! What rustls says, in the words of this project.
+
+use rustls::AlertDescription;
+use rustls::Error as Rustls;
+use rustls::InvalidMessage;
+
+use crate::error::Error;
+use crate::error::Kind;
+use crate::tls::certificate::lower;
+use crate::tls::verifier::take_refusal;
+
+/// `peer` is `"server"` or `"client"`.
+pub fn error(error: &Rustls, peer: &str) -> Error {
+    match error {
+        Rustls::AlertReceived(AlertDescription::CloseNotify) => {
+            Error::new(Kind::Closed, format!("the {peer} broke off the TLS handshake"))
+                .with_alert("close_notify".into())
+        }
+        Rustls::AlertReceived(alert) => {
+            let name = alert_name(*alert);
+            Error::new(Kind::Tls, format!("the {peer} broke off with TLS alert {name}")).with_alert(name)
+        }
+        Rustls::InvalidCertificate(_) => {
+            let reason = take_refusal().unwrap_or_else(|| lower(&error.to_string()));
+            Error::new(Kind::Certificate, reason)
+        }
+        Rustls::NoCertificatesPresented => {
+            Error::new(Kind::Certificate, format!("the {peer} has no certificate"))
+        }
+        other => Error::new(Kind::Tls, lower(&other.to_string())),
+    }
+}
+
+/// What a peer that does not speak TLS has sent, if it was that.
+pub fn foreign(error: &Rustls, input: &[u8], peer: &str) -> Option<Error> {
+    let is_malformed = matches!(
+        error,
+        Rustls::InvalidMessage(
+            InvalidMessage::InvalidContentType
+                | InvalidMessage::UnknownProtocolVersion
+                | InvalidMessage::MessageTooLarge
+                | InvalidMessage::InvalidEmptyPayload
+        )
+    );
+    // The content types of TLS (RFC 8446, section 5.1, and RFC 6520).
+    if !is_malformed || matches!(input.first(), None | Some(20..=24)) {
+        return None;
+    }
+    let line = input.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
+    let line = &line[..line.len().min(SHOWN)];
+    let sent = match line.iter().all(|byte| matches!(byte, b' '..=b'~')) {
+        true => format!(": it sent \"{}\"", String::from_utf8_lossy(line)),
+        false => String::new(),
+    };
+    Some(Error::new(Kind::Tls, format!("the {peer} does not speak TLS here{sent}")))
+}
+
+/// Bytes of an answer that are shown.
+const SHOWN: usize = 60;
+
+/// As the RFCs write it: `handshake_failure`, `unknown_ca`.
+fn alert_name(alert: AlertDescription) -> String {
+    let letters: Vec<char> = format!("{alert:?}").chars().collect();
+    let mut name = String::new();
+    for (at, letter) in letters.iter().enumerate() {
+        let begins_word = letter.is_uppercase()
+            && at > 0
+            && (letters[at - 1].is_lowercase()
+                || letters.get(at + 1).is_some_and(|next| next.is_lowercase()));
+        if begins_word {
+            name.push('_');
+        }
+        name.extend(letter.to_lowercase());
+    }
+    name.replace("recognised", "recognized")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alerts_are_called_as_in_the_rfcs() {
+        let cases = [
+            (AlertDescription::HandshakeFailure, "handshake_failure"),
+            (AlertDescription::UnknownCA, "unknown_ca"),
+            (AlertDescription::UnknownPSKIdentity, "unknown_psk_identity"),
+            (AlertDescription::UnrecognisedName, "unrecognized_name"),
+            (AlertDescription::BadRecordMac, "bad_record_mac"),
+        ];
+        for (alert, name) in cases {
+            assert_eq!(alert_name(alert), name);
+        }
+    }
+
+    #[test]
+    fn a_greeting_is_no_tls() {
+        let malformed = Rustls::InvalidMessage(InvalidMessage::InvalidContentType);
+        let text =
+            |input: &[u8]| foreign(&malformed, input, "server").map(|error| error.message().to_owned());
+        let shown = text(b"220 mail.example ready\r\nmore");
+        assert_eq!(
+            shown.as_deref(),
+            Some("the server does not speak TLS here: it sent \"220 mail.example ready\"")
+        );
+        assert_eq!(text(b"\0\x01").as_deref(), Some("the server does not speak TLS here"));
+        assert_eq!(text(&[22, 3, 1]), None);
+    }
+}

@@ -1,0 +1,337 @@
+//! One side of a TLS connection, without its socket.
+//!
+//! What arrived goes into `room`, what is to be sent is taken from `outgoing`, and between the two `advance` turns
+//! records into plain bytes. rustls is lent these buffers: it works on all the records that have arrived at once, and
+//! what it seals leaves from where it has put it.
+
+use std::ops::Deref;
+
+use rustls::CommonState;
+use rustls::Error as Rustls;
+use rustls::ProtocolVersion;
+use rustls::client::ClientConnectionData;
+use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::ServerName;
+use rustls::server::ServerConnectionData;
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::ConnectionState;
+use rustls::unbuffered::EncodeError;
+use rustls::unbuffered::EncodeTlsData;
+use rustls::unbuffered::EncryptError;
+use rustls::unbuffered::UnbufferedStatus;
+use rustls::unbuffered::WriteTraffic;
+
+use crate::error::Error;
+use crate::frame::buffer::Buffer;
+use crate::frame::buffer::LARGE_ROOM;
+use crate::frame::buffer::RECORD_ROOM;
+use crate::tls::certificate::unusable;
+use crate::tls::config::ClientConfig;
+use crate::tls::config::ServerConfig;
+use crate::tls::failure;
+
+pub struct Session {
+    side: Side,
+    wire: Wire,
+    /// The last arrival filled its room: more is coming.
+    is_bulk: bool,
+    /// Something has arrived since the handshake.
+    has_heard: bool,
+}
+
+enum Side {
+    Client(Box<UnbufferedClientConnection>),
+    Server(Box<UnbufferedServerConnection>),
+}
+
+/// Both directions of the wire.
+#[derive(Default)]
+struct Wire {
+    incoming: Buffer,
+    outgoing: Buffer,
+    /// The peer's closing alert has come: nothing follows it.
+    peer_has_closed: bool,
+}
+
+/// What to do once data may be sent.
+enum Wish<'a> {
+    Nothing,
+    Encrypt(&'a [u8]),
+    CloseNotify,
+}
+
+/// The most that is encrypted at once: what it becomes fits into `LARGE_ROOM`.
+pub const MOST: usize = 4 * RECORD;
+
+/// Bytes of one record at most (RFC 8446, section 5.1).
+pub const RECORD: usize = 16 * 1024;
+
+/// Room for what is small; rustls says if it needs more.
+const SMALL_ROOM: usize = 2048;
+
+/// Whether a certificate could cover such a name.
+pub fn is_server_name(name: &str) -> bool {
+    ServerName::try_from(name).is_ok()
+}
+
+impl Session {
+    /// Asks a server for TLS; `name` is what its certificate has to cover.
+    pub fn client(config: &ClientConfig, name: &str) -> Result<Self, Error> {
+        let name = ServerName::try_from(name.to_owned()).map_err(|_| {
+            unusable(format!("'{name}' is no name that a certificate could cover (tls.sni may give one)"))
+        })?;
+        let client = UnbufferedClientConnection::new(config.shared(), name);
+        let client = client.map_err(|error| failure::error(&error, "server"))?;
+        Ok(Self::of(Side::Client(Box::new(client))))
+    }
+
+    /// Answers a client that asks for TLS.
+    pub fn server(config: &ServerConfig) -> Result<Self, Error> {
+        let server = UnbufferedServerConnection::new(config.shared());
+        let server = server.map_err(|error| failure::error(&error, "client"))?;
+        Ok(Self::of(Side::Server(Box::new(server))))
+    }
+
+    fn of(side: Side) -> Self {
+        Self { side, wire: Wire::default(), is_bulk: false, has_heard: false }
+    }
+
+    /// Where the next records are to be put.
+    pub fn room(&mut self) -> Result<&mut [u8], Error> {
+        let incoming = &mut self.wire.incoming;
+        let wanted = if self.is_bulk { LARGE_ROOM } else { RECORD_ROOM };
+        incoming.room(wanted.saturating_sub(incoming.len()).max(SMALL_ROOM))
+    }
+
+    /// The first `count` bytes of the last `room` have arrived; `is_full` if that was all of it.
+    pub fn arrived(&mut self, count: usize, is_full: bool) {
+        self.wire.incoming.arrived(count);
+        self.is_bulk = is_full;
+        self.has_heard |= !self.is_handshaking();
+    }
+
+    /// Turns every whole record that has arrived into bytes of `plain`, and says in `outgoing` what TLS has to say.
+    /// After an error nothing can follow but what is then in `outgoing`.
+    pub fn advance(&mut self, plain: &mut Buffer) -> Result<(), Error> {
+        self.work(plain, Wish::Nothing)
+    }
+
+    /// Seals `data`, at most `MOST` bytes, into `outgoing`.
+    pub fn encrypt(&mut self, data: &[u8], plain: &mut Buffer) -> Result<(), Error> {
+        debug_assert!(data.len() <= MOST);
+        self.work(plain, Wish::Encrypt(data))
+    }
+
+    /// Tells the peer that nothing more will be sent (RFC 8446, section 6.1).
+    pub fn close(&mut self, plain: &mut Buffer) -> Result<(), Error> {
+        self.work(plain, Wish::CloseNotify)
+    }
+
+    /// What is to be sent.
+    pub fn outgoing(&self) -> &[u8] {
+        self.wire.outgoing.bytes()
+    }
+
+    pub fn sent(&mut self, count: usize) {
+        self.wire.outgoing.consume(count);
+        self.wire.outgoing.release_if_empty();
+    }
+
+    /// Nobody will take what is to be sent.
+    pub fn forget_outgoing(&mut self) {
+        self.wire.outgoing = Buffer::default();
+    }
+
+    pub fn is_handshaking(&self) -> bool {
+        self.state().is_handshaking()
+    }
+
+    pub fn peer_has_closed(&self) -> bool {
+        self.wire.peer_has_closed
+    }
+
+    /// Whether part of a record has arrived.
+    pub fn has_unread(&self) -> bool {
+        self.wire.incoming.len() > 0
+    }
+
+    /// Whether the server's session tickets are still to come: TLS 1.3 sends them after the handshake (RFC 8446, section
+    /// 4.6.1), and a client that has closed its socket answers them with a reset.
+    pub fn awaits_tickets(&self) -> bool {
+        let is_client = matches!(self.side, Side::Client(_));
+        is_client && !self.has_heard && self.state().protocol_version() == Some(ProtocolVersion::TLSv1_3)
+    }
+
+    /// How errors call the other side.
+    pub fn peer(&self) -> &'static str {
+        match self.side {
+            Side::Client(_) => "server",
+            Side::Server(_) => "client",
+        }
+    }
+
+    fn state(&self) -> &CommonState {
+        match &self.side {
+            Side::Client(it) => it,
+            Side::Server(it) => it,
+        }
+    }
+
+    fn work(&mut self, plain: &mut Buffer, wish: Wish<'_>) -> Result<(), Error> {
+        let was_handshaking = self.is_handshaking();
+        let worked = match &mut self.side {
+            Side::Client(it) => self.wire.work(&mut **it, plain, wish),
+            Side::Server(it) => self.wire.work(&mut **it, plain, wish),
+        };
+        self.has_heard |= was_handshaking && !self.is_handshaking() && self.has_unread();
+        // An idle connection costs no buffer.
+        self.wire.incoming.release_if_empty();
+        worked.map_err(|problem| {
+            let error = match problem {
+                Problem::Ours(error) => return error,
+                Problem::Tls(error) => error,
+            };
+            let input = self.wire.incoming.bytes();
+            let foreign = if was_handshaking { failure::foreign(&error, input, self.peer()) } else { None };
+            foreign.unwrap_or_else(|| failure::error(&error, self.peer()))
+        })
+    }
+}
+
+/// What both sides have in common and rustls has no name for.
+trait Records: Deref<Target: Deref<Target = CommonState>> {
+    type Data;
+
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+}
+
+impl Records for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(incoming)
+    }
+}
+
+impl Records for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(incoming)
+    }
+}
+
+enum Problem {
+    Tls(Rustls),
+    Ours(Error),
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        Problem::Ours(error)
+    }
+}
+
+impl Wire {
+    fn work<R: Records>(
+        &mut self,
+        records: &mut R,
+        plain: &mut Buffer,
+        wish: Wish<'_>,
+    ) -> Result<(), Problem> {
+        loop {
+            let status = records.process(self.incoming.bytes_mut());
+            let mut discard = status.discard;
+            let is_over = match status.state {
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = record.map_err(Problem::Tls)?;
+                        plain.append(record.payload)?;
+                        discard += record.discard;
+                    }
+                    false
+                }
+                Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    encode(&mut data, &mut self.outgoing)?;
+                    false
+                }
+                // It leaves from `outgoing`, in its turn.
+                Ok(ConnectionState::TransmitTlsData(data)) => {
+                    data.done();
+                    false
+                }
+                Ok(ConnectionState::PeerClosed) => {
+                    self.peer_has_closed = true;
+                    false
+                }
+                Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                    fulfil(wish, &mut traffic, &mut self.outgoing)?;
+                    self.incoming.consume(discard);
+                    return Ok(());
+                }
+                Ok(_) => true,
+                Err(error) => {
+                    self.take_alert(records);
+                    return Err(Problem::Tls(error));
+                }
+            };
+            self.incoming.consume(discard);
+            if is_over {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What rustls wants to tell the peer of an error.
+    fn take_alert<R: Records>(&mut self, records: &mut R) {
+        while let Ok(ConnectionState::EncodeTlsData(mut data)) =
+            records.process(self.incoming.bytes_mut()).state
+        {
+            if encode(&mut data, &mut self.outgoing).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn encode<D>(data: &mut EncodeTlsData<'_, D>, outgoing: &mut Buffer) -> Result<(), Problem> {
+    let mut wanted = SMALL_ROOM;
+    loop {
+        match data.encode(outgoing.room(wanted)?) {
+            Ok(count) => {
+                outgoing.arrived(count);
+                return Ok(());
+            }
+            Err(EncodeError::InsufficientSize(it)) => wanted = it.required_size,
+            Err(EncodeError::AlreadyEncoded) => return Ok(()),
+        }
+    }
+}
+
+fn fulfil<D>(
+    wish: Wish<'_>,
+    traffic: &mut WriteTraffic<'_, D>,
+    outgoing: &mut Buffer,
+) -> Result<(), Problem> {
+    let mut wanted = match &wish {
+        Wish::Nothing => return Ok(()),
+        Wish::Encrypt(data) if data.len() >= RECORD => LARGE_ROOM,
+        Wish::Encrypt(_) => RECORD_ROOM,
+        Wish::CloseNotify => SMALL_ROOM,
+    };
+    loop {
+        let room = outgoing.room(wanted)?;
+        let done = match &wish {
+            Wish::Encrypt(data) => traffic.encrypt(data, room),
+            _ => traffic.queue_close_notify(room),
+        };
+        match done {
+            Ok(count) => {
+                outgoing.arrived(count);
+                return Ok(());
+            }
+            Err(EncryptError::InsufficientSize(it)) => wanted = it.required_size,
+            Err(EncryptError::EncryptExhausted) => return Err(Problem::Tls(Rustls::EncryptError)),
+        }
+    }
+}
