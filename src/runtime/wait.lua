@@ -58,8 +58,8 @@ end
 local slots = setmetatable({}, { __mode = "k" })
 waiting.slots = slots
 
---- Waits until `target` is worth another step of `op`: READY, or why it ended without that. A connection has two `links`,
--- and who reads waits in `readers`, whatever for: TLS may have to write first.
+--- Waits until `target` is worth another step of `op`: READY, or why it ended without that. A connection has two
+-- `links`: who reads waits in `readers`, whatever for, since TLS may have to write first.
 function waiting.wait(target, interest, expiry, op, links)
   local slot = slots[target]
   local context, at, on_time = enter(op, expiry)
