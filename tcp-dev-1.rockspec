@@ -5,15 +5,16 @@ source = {
    url = "git+file://.",
 }
 description = {
-   summary = "Networking for Lua: connections, listeners, tasks, JSON packets, deadlines",
+   summary = "Networking for Lua: verified TLS, connections, listeners, tasks, JSON packets, deadlines",
    detailed = [[
-      One shared library, written in Rust: connections with timeouts and deadlines,
+      One shared library, written in Rust: TLS that is verified by default,
+      connections with timeouts and deadlines,
       listeners, tasks that wait beside each other by the thousand,
       reading by lines, bytes, JSON documents and length-prefixed packets,
       clear error objects, and JSON faster than lua-cjson.
    ]],
    license = "MIT",
-   labels = { "network", "socket", "json" },
+   labels = { "network", "socket", "tls", "json" },
 }
 dependencies = {
    "lua >= 5.1, < 5.6",

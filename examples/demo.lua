@@ -2,10 +2,11 @@
 -- The module's main job, step by step, against a server that is a task of the same program; fails loudly if anything
 -- is not as it should be.
 --
--- Usage: make demo
+-- Usage: make demo     or: lua demo.lua FOLDER, with the certificates that tools/certificates.sh makes there
 
 local tcp = require("tcp")
 local null = tcp.null
+local certificates = arg[1] or "build/certificates"
 
 local function step(what, ok, result)
   print(("%-52s %s"):format(what, tostring(result)))
@@ -15,9 +16,42 @@ local function step(what, ok, result)
   end
 end
 
+local server_tls = { cert = certificates .. "/server.pem", key = certificates .. "/server.key" }
+local secure = tcp.listen("127.0.0.1", 0, { tls = server_tls })
+step("listen with TLS on a port that is free", secure:local_port() > 0, secure:addr())
+
+--- The other side, for everybody who comes.
+local function answer(client)
+  local request, err = client:try_read_json_packet()
+  if request then
+    client:write_json_packet({ status = "ok", sum = request.values[1] + request.values[2] + request.values[3] })
+    client:read_str()
+  end
+  client:close()
+  return err
+end
+local answering = tcp.spawn(function()
+  local first = answer(secure:accept())
+  local refused = answer(secure:accept())
+  return first, refused
+end)
+
+local db = tcp.connect_tls("localhost", secure:local_port(), { tls = { ca_bundle = certificates .. "/ca.pem" } })
+step("connect with TLS; the certificate is verified", db:is_tls(), db)
+db:write_json_packet({ command = "update", values = { 10, 20, 30 } })
+local reply = db:read_json_packet()
+step("a JSON request and its answer over TLS", reply.status == "ok" and reply.sum == 60, tcp.json.encode(reply))
+db:close()
+
+local none, untrusted = tcp.try_connect_tls("localhost", secure:local_port(), 5)
+step("an authority that this system does not know", none == nil and untrusted.kind == "certificate", untrusted)
+local first, refused = answering:join()
+step("what that server saw", first == nil and refused.alert == "unknown_ca", refused)
+secure:close()
+
 local listener = tcp.listen("127.0.0.1", 0)
 local port = listener:local_port()
-step("listen on a port that is free", port > 0, listener:addr())
+step("listen without TLS", port > 0, listener:addr())
 
 --- The other side. What it got is what it returns.
 local server = tcp.spawn(function()

@@ -1,11 +1,13 @@
 #!/usr/bin/env lua
 -- Sends every line back to whoever sent it: one task for each client, as many as come.
 --
--- Usage: lua echo_server.lua [HOST [PORT]]     and then: nc 127.0.0.1 7000
+-- Usage: lua echo_server.lua [HOST [PORT [CERT KEY]]]     and then: nc 127.0.0.1 7000
+-- With the paths of a certificate and its key (PEM) it speaks TLS: openssl s_client -quiet -connect 127.0.0.1:7000
 
 local tcp = require("tcp")
 
-local listener = tcp.listen(arg[1] or "127.0.0.1", tonumber(arg[2] or 7000))
+local tls = arg[3] and { cert = arg[3], key = arg[4] }
+local listener = tcp.listen(arg[1] or "127.0.0.1", tonumber(arg[2] or 7000), { tls = tls })
 print("listening on " .. listener:addr())
 io.stdout:flush()
 

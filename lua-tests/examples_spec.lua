@@ -6,6 +6,8 @@ local servers = require("support.servers")
 local support = require("support")
 local tcp = require("tcp.core")
 
+local unpack = table.unpack or unpack
+
 local seen = {}
 
 --- Runs an example with arguments and gives what it printed.
@@ -49,6 +51,38 @@ describe("the example", function()
     local peer = peers.start("accept", { "read", #request }, { "send", answer }, "close")
     assert.equal("HTTP 1.0, status 200 (All fine), 12 bytes\n", run("http_get.lua", peer.host, peer.port, "/index"))
     assert.equal(request, peer:got())
+  end)
+
+  it("https_get asks for a page over TLS, and says whom it does not trust", function()
+    local ca, answer = "build/certificates/ca.pem", "HTTP/1.0 200 Fine\r\nA: b\r\n\r\n<p>hello</p>"
+    local request = "GET /index HTTP/1.0\r\nHost: localhost\r\n\r\n"
+    local peer = peers.start({ "--tls", "server" }, "accept", { "read", #request }, { "send", answer }, "close")
+    local output = run("https_get.lua", "localhost", peer.port, "/index", ca)
+    assert.equal("200 Fine, 23 bytes of headers, 12 bytes of body\n", output)
+    assert.equal(request, peer:got())
+
+    peer = peers.start({ "--tls", "expired" }, "accept", "stall")
+    output = run("https_get.lua", "localhost", peer.port, "/", ca)
+    assert.matches("^do not trust it: connect_tls localhost:%d+: the certificate expired on 2020%-01%-02 03:04:05 UTC",
+      output)
+
+    peer = peers.start({ "--tls", "server" }, "accept", { "send", answer }, "cut")
+    assert.matches("read_str localhost:%d+: the stream ended without TLS's closing alert",
+      run("https_get.lua", "localhost", peer.port, "/", ca))
+  end)
+
+  it("check_tls asks many at the same time", function()
+    local targets, expected = {}, {}
+    for i, name in ipairs { "server", "expired", "stranger" } do
+      targets[i] = "localhost:" .. peers.start({ "--tls", name }, "accept", "drain").port
+      expected[i] = { targets[i], ({ "ok", "certificate: the certificate expired", "certificate: the certificate's" })[i] }
+    end
+    local output = run("check_tls.lua", "--ca", "build/certificates/ca.pem", unpack(targets))
+    local lines = output:gmatch("([^\n]*)\n")
+    for _, line in ipairs(expected) do
+      assert.equal(("%-30s %s"):format(line[1], line[2]), lines():sub(1, 31 + #line[2]))
+    end
+    assert.equal("exit 1", lines())
   end)
 
   it("http_get says so when the answer is not HTTP", function()

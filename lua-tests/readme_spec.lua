@@ -1,9 +1,13 @@
 -- The README's code is run as it stands, except that its ports are those of peers. The comment in front of a block says
 -- what its peer does: `<!-- peer PORT: ACTION ... -->`, a quoted text being bytes to send. What a line prints stands
 -- behind `-->` in it. A server's comment says what it answers: `<!-- server PORT: "question" gets "answer" -->`.
+--
+-- With `tls` in front, both speak TLS, and the tests' authority is the system's. A `self-signed` peer's certificate is
+-- server.pem.
 
 local peers = require("support.peers")
 local support = require("support")
+local transports = require("support.transports")
 local tcp = require("tcp.core")
 
 local function read_file(path)
@@ -40,31 +44,56 @@ end
 
 local unpack = table.unpack or unpack
 
+-- What a word in front of `peer` and `server` means: the words of the peer, and which certificate is server.pem.
+local CERTIFICATES = { tls = "server", ["self-signed"] = "self-signed" }
+local TRUST = "SSL_CERT_FILE=" .. transports.certificate("ca")
+
+--- The code with the port and the certificate of a test.
+local function adapted(code, port, actual, name)
+  code = code:gsub(port, tostring(actual))
+  if name then
+    code = code:gsub('"server%.(%a+)"', function(kind)
+      return '"' .. transports.certificate(name, kind) .. '"'
+    end)
+  end
+  return code
+end
+
 describe("the README", function()
   local count = 0
-  for port, comment, code in read_file("README.md"):gmatch("<!%-%- peer (%d+): (.-) %-%->\n```lua\n(.-)```") do
+  for word, port, comment, code in
+    read_file("README.md"):gmatch("<!%-%- ([%w-]*) ?peer (%d+): (.-) %-%->\n```lua\n(.-)```") do
     count = count + 1
-    it("has code that runs: " .. code:match("tcp%.[^\n]*"), function()
-      local peer = peers.start(unpack(actions_of(comment)))
+    it("has code that runs: " .. code:match("= (tcp%.[^\n]-%))"), function()
+      local name, actions = CERTIFICATES[word], actions_of(comment)
+      if name then
+        table.insert(actions, 1, { "--tls", name })
+      end
+      if word == "self-signed" then
+        -- The first connection is refused.
+        table.insert(actions, 2, "accept")
+      end
+      local peer = peers.start(unpack(actions))
       local expected = {}
       for line in code:gmatch("%-%-> ([^\n]*)") do
         expected[#expected + 1] = line .. "\n"
       end
-      assert.equal(table.concat(expected), support.child((code:gsub(port, tostring(peer.port)))))
+      assert.equal(table.concat(expected), support.child(adapted(code, port, peer.port, name), TRUST))
     end)
   end
 
-  for port, question, answer, code in
-    read_file("README.md"):gmatch('<!%-%- server (%d+): "(.-)" gets "(.-)" %-%->\n```lua\n(.-)```') do
+  for word, port, question, answer, code in
+    read_file("README.md"):gmatch('<!%-%- ([%w-]*) ?server (%d+): "(.-)" gets "(.-)" %-%->\n```lua\n(.-)```') do
     count = count + 1
-    it("has a server that runs: " .. code:match("tcp%.[^\n]*"), function()
+    it("has a server that runs: " .. code:match("= (tcp%.[^\n]-%))"), function()
       local free = tcp.listen("127.0.0.1", 0)
       local at = free:local_port()
       free:close()
-      support.with_child((code:gsub(port, tostring(at))), function()
+      local over = CERTIFICATES[word] and transports.tls or transports.plain
+      support.with_child(adapted(code, port, at, CERTIFICATES[word]), function()
         local conn
         for _ = 1, 500 do
-          conn = tcp.try_connect("127.0.0.1", at)
+          conn = over.tcp.try_connect("127.0.0.1", at)
           if conn then
             break
           end

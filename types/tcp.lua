@@ -31,7 +31,8 @@ local tcp = {}
 ---@field message string text for people, not covered by the version number
 ---@field op string
 ---@field peer? string
----@field stage? "resolve"|"connect"
+---@field stage? "resolve"|"connect"|"handshake"
+---@field alert? string the TLS alert with which the peer broke off
 ---@field errno? integer
 ---@field data? string malformed input, which is consumed
 ---@field written? integer bytes that a failed write had sent
@@ -39,8 +40,18 @@ local tcp = {}
 ---@field task? tcp.Task the task that was cancelled, at join
 ---@operator concat(string): string
 
+---@class tcp.TlsOptions
+---@field verify? boolean true; false is for tests only
+---@field ca_bundle? string path of a PEM file, PEM text, or "mozilla"; default: the system's authorities
+---@field sni? string the name or address that is asked for and verified; default: the host
+
+---@class tcp.TlsServerOptions
+---@field cert string path of a PEM file, or PEM text
+---@field key string path of a PEM file, or PEM text
+
 ---@class tcp.ConnectOptions
----@field timeout? number seconds for resolving and connecting, 5
+---@field timeout? number seconds for resolving, connecting and TLS's handshake, 5
+---@field tls? boolean|tcp.TlsOptions false
 ---@field read_timeout? number seconds for one operation
 ---@field write_timeout? number seconds for one operation
 ---@field nodelay? boolean true
@@ -54,6 +65,8 @@ local tcp = {}
 ---@field packet_endian? "big"|"little"
 
 ---@class tcp.ListenOptions
+---@field tls? false|tcp.TlsServerOptions
+---@field handshake_timeout? number seconds for TLS's handshake with a client, 10
 ---@field backlog? integer connections that wait to be accepted, 1024
 ---@field reuse_port? boolean false
 ---@field ipv6_only? boolean false
@@ -81,6 +94,19 @@ function tcp.connect(host, port, timeout_or_options) end
 ---@param timeout_or_options? number|tcp.ConnectOptions
 ---@return tcp.Connection?, tcp.Error?
 function tcp.try_connect(host, port, timeout_or_options) end
+
+--- `tcp.connect` with `tls = true`.
+---@param host string name, address, or "unix:/path"
+---@param port? integer nil for a unix path
+---@param timeout_or_options? number|tcp.ConnectOptions
+---@return tcp.Connection
+function tcp.connect_tls(host, port, timeout_or_options) end
+
+---@param host string
+---@param port? integer
+---@param timeout_or_options? number|tcp.ConnectOptions
+---@return tcp.Connection?, tcp.Error?
+function tcp.try_connect_tls(host, port, timeout_or_options) end
 
 ---@param value any
 ---@param kind? tcp.kind
@@ -318,6 +344,14 @@ function Connection:is_closed() end
 
 ---@return boolean
 function Connection:is_tls() end
+
+--- Completes TLS's handshake now. Misuse on a connection without TLS.
+---@param options? tcp.CallOptions
+function Connection:handshake(options) end
+
+---@param options? tcp.CallOptions
+---@return true?, tcp.Error?
+function Connection:try_handshake(options) end
 
 ---@param direction "send"|"recv"|"both"
 function Connection:shutdown(direction) end
