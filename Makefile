@@ -2,7 +2,7 @@
 
 LUAS = lua5.1 lua5.2 lua5.3 lua5.4 luajit
 
-.PHONY: all demo test lint clean setup setup-demo bench-json bench-echo
+.PHONY: all demo test lint clean setup setup-demo bench-json bench-echo bench-tls
 
 all: demo
 
@@ -28,6 +28,10 @@ bench-json: setup
 # Echo servers in tasks against luv, cqueues and one epoll loop, in turn.
 bench-echo: setup
 	tools/bench-echo.sh
+
+# TLS clients against LuaSec, in turn.
+bench-tls: setup
+	tools/bench-tls.sh
 
 # Installs what is missing, or says what it is.
 setup:

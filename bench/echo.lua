@@ -4,7 +4,7 @@
 
 local rounds, seconds = tonumber(arg[1] or 5), tonumber(arg[2] or 2)
 
-local PEER = "build/bench/release/examples/bench-peer"
+local PEER = "target/release/examples/bench-peer"
 local CONNECTIONS = { 1, 100, 1000 }
 
 local SERVERS = { { name = "epoll loop", command = "exec " .. PEER .. " echo" } }

@@ -4,6 +4,9 @@
 //! bench-peer echo                            prints its port; echoes whatever comes on any connection
 //! bench-peer load PORT CONNECTIONS SECONDS   each connection sends 64 bytes and waits for them to come back;
 //!                                            prints round trips per second
+//! bench-peer tls                             prints its port; after the handshake, which is never a resumed one, a
+//!                                            client asks by a line: `receive N` for N bytes, or `send N` to be told
+//!                                            when N bytes have come
 //! ```
 
 #![allow(
@@ -14,12 +17,16 @@
 )]
 
 use std::env;
+use std::io::BufRead;
+use std::io::BufReader;
 use std::io::ErrorKind;
 use std::io::Read;
 use std::io::Write;
 use std::net::TcpListener;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -28,6 +35,13 @@ use mio::Interest;
 use mio::Poll;
 use mio::Token;
 use mio::unix::SourceFd;
+use rustls::ServerConfig;
+use rustls::ServerConnection;
+use rustls::StreamOwned;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::server::NoServerSessionStorage;
 
 fn main() {
     let words: Vec<String> = env::args().skip(1).collect();
@@ -35,8 +49,53 @@ fn main() {
     match words[0].as_str() {
         "echo" => echo(),
         "load" => load(number(1) as u16, number(2), Duration::from_secs_f64(words[3].parse().unwrap())),
+        "tls" => tls(),
         other => panic!("{other}: no such job"),
     }
+}
+
+fn tls() {
+    let chain = CertificateDer::pem_file_iter("build/certificates/server.pem").unwrap().map(Result::unwrap);
+    let key = PrivateKeyDer::from_pem_file("build/certificates/server.key").unwrap();
+    let builder = ServerConfig::builder().with_no_client_auth();
+    let mut config = builder.with_single_cert(chain.collect(), key).unwrap();
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    println!("{}", listener.local_addr().unwrap().port());
+    for socket in listener.incoming() {
+        let (socket, config) = (socket.unwrap(), Arc::clone(&config));
+        socket.set_nodelay(true).unwrap();
+        // A client that has measured enough goes.
+        thread::spawn(move || answer(StreamOwned::new(ServerConnection::new(config).unwrap(), socket)));
+    }
+}
+
+fn answer(mut stream: StreamOwned<ServerConnection, TcpStream>) -> std::io::Result<()> {
+    let mut line = String::new();
+    BufReader::with_capacity(1, &mut stream).read_line(&mut line)?;
+    let mut bytes = vec![b'x'; 256 * 1024];
+    match line.trim().split_once(' ') {
+        Some(("receive", count)) => {
+            let mut left: usize = count.parse().unwrap();
+            while left > 0 {
+                let count = left.min(bytes.len());
+                stream.write_all(&bytes[..count])?;
+                left -= count;
+            }
+        }
+        Some((_, count)) => {
+            let mut left: usize = count.parse().unwrap();
+            while left > 0 {
+                left -= stream.read(&mut bytes)?;
+            }
+            stream.write_all(b"ok")?;
+        }
+        None => {}
+    }
+    stream.conn.send_close_notify();
+    stream.flush()
 }
 
 const LISTENER: Token = Token(usize::MAX);

@@ -21,7 +21,7 @@ local secure = tcp.listen("127.0.0.1", 0, { tls = server_tls })
 step("listen with TLS on a port that is free", secure:local_port() > 0, secure:addr())
 
 --- The other side, for everybody who comes.
-local function answer(client)
+local function serve(client)
   local request, err = client:try_read_json_packet()
   if request then
     client:write_json_packet({ status = "ok", sum = request.values[1] + request.values[2] + request.values[3] })
@@ -31,9 +31,9 @@ local function answer(client)
   return err
 end
 local answering = tcp.spawn(function()
-  local first = answer(secure:accept())
-  local refused = answer(secure:accept())
-  return first, refused
+  local served = serve(secure:accept())
+  local refused = serve(secure:accept())
+  return served, refused
 end)
 
 local db = tcp.connect_tls("localhost", secure:local_port(), { tls = { ca_bundle = certificates .. "/ca.pem" } })
@@ -45,8 +45,8 @@ db:close()
 
 local none, untrusted = tcp.try_connect_tls("localhost", secure:local_port(), 5)
 step("an authority that this system does not know", none == nil and untrusted.kind == "certificate", untrusted)
-local first, refused = answering:join()
-step("what that server saw", first == nil and refused.alert == "unknown_ca", refused)
+local served, refused = answering:join()
+step("what that server saw", served == nil and refused.alert == "unknown_ca", refused)
 secure:close()
 
 local listener = tcp.listen("127.0.0.1", 0)

@@ -8,5 +8,5 @@ cd "$(dirname "$0")/.."
 for lua in lua5.4 luajit; do
   "$lua" tools/rock.lua build
 done
-cargo build --release --locked --example bench-peer --target-dir build/bench
+cargo build --release --locked --example bench-peer
 exec lua5.4 bench/echo.lua "$@"

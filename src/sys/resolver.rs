@@ -6,7 +6,8 @@
 //! nothing of ours open until then.
 //!
 //! Slow look-ups must not hold up quick ones, so threads are many; but a process has no more than `MOST` of them,
-//! however many states it runs, and further look-ups wait for one.
+//! however many states it runs, and further look-ups wait for one. A few stay for a while: the system's resolver reads
+//! its configuration anew in each thread, which takes longer than a look-up in the hosts file.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,11 +15,14 @@ use std::net::SocketAddr;
 use std::net::ToSocketAddrs;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
+use std::process;
 use std::sync::Arc;
+use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::SigSet;
 use nix::sys::signal::SigmaskHow;
@@ -53,13 +57,33 @@ const MOST: usize = 512;
 /// getaddrinfo keeps its answers on the stack, some of which the default would let grow to 8 MiB.
 const STACK: usize = 512 * 1024;
 
-/// The one thing that all states of a process share.
-static POOL: Mutex<Pool> = Mutex::new(Pool { threads: 0, jobs: VecDeque::new() });
+/// Threads that wait for another look-up, at most, and for how long.
+const MOST_IDLE: usize = 2;
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What all states of a process share.
+static POOL: Mutex<Pool> = Mutex::new(Pool { process: 0, threads: 0, idle: 0, jobs: VecDeque::new() });
+
+/// Wakes idle threads.
+static MORE: Condvar = Condvar::new();
 
 struct Pool {
+    /// Whose threads they are: a process that was forked has none of its parent's.
+    process: u32,
     threads: usize,
+    /// `idle <= threads`
+    idle: usize,
     /// Look-ups that no thread has begun.
     jobs: VecDeque<Job>,
+}
+
+impl Pool {
+    fn forget_parent(&mut self) {
+        let process = process::id();
+        if self.process != process {
+            *self = Self { process, threads: 0, idle: 0, jobs: VecDeque::new() };
+        }
+    }
 }
 
 impl Lookup {
@@ -68,8 +92,11 @@ impl Lookup {
         let shared = Arc::new(Mutex::new(Shared { answer: None, bell: Some(bell) }));
         let job = Job { name, port, shared: Arc::clone(&shared) };
         let mut pool = lock(&POOL);
+        pool.forget_parent();
         pool.jobs.push_back(job);
-        if pool.threads < MOST {
+        if pool.jobs.len() <= pool.idle {
+            MORE.notify_one();
+        } else if pool.threads < MOST {
             match spawn() {
                 Ok(()) => pool.threads += 1,
                 // A thread that is there takes it.
@@ -127,6 +154,12 @@ fn work() {
 /// `None` ends the thread.
 fn next_job() -> Option<Job> {
     let mut pool = lock(&POOL);
+    if pool.jobs.is_empty() && pool.idle < MOST_IDLE {
+        pool.idle += 1;
+        let waited = MORE.wait_timeout_while(pool, PATIENCE, |pool| pool.jobs.is_empty());
+        pool = waited.unwrap_or_else(PoisonError::into_inner).0;
+        pool.idle -= 1;
+    }
     let job = pool.jobs.pop_front();
     if job.is_none() {
         pool.threads -= 1;
