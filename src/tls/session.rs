@@ -282,11 +282,14 @@ impl Wire {
         }
     }
 
-    /// What rustls wants to tell the peer of an error.
+    /// What rustls wants to tell the peer of an error. It must not be asked for more: it would work on the same records.
     fn take_alert<R: Records>(&mut self, records: &mut R) {
-        while let Ok(ConnectionState::EncodeTlsData(mut data)) =
-            records.process(self.incoming.bytes_mut()).state
-        {
+        while records.wants_write() {
+            let Ok(ConnectionState::EncodeTlsData(mut data)) =
+                records.process(self.incoming.bytes_mut()).state
+            else {
+                return;
+            };
             if encode(&mut data, &mut self.outgoing).is_err() {
                 return;
             }
@@ -333,5 +336,119 @@ fn fulfil<D>(
             Err(EncryptError::InsufficientSize(it)) => wanted = it.required_size,
             Err(EncryptError::EncryptExhausted) => return Err(Problem::Tls(Rustls::EncryptError)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::process::Command;
+
+    use super::*;
+    use crate::error::Kind;
+    use crate::options::Authorities;
+    use crate::options::Pem;
+    use crate::options::TlsClientOptions;
+    use crate::options::TlsServerOptions;
+
+    const FOLDER: &str = "build/certificates";
+
+    fn file(name: &str) -> Pem {
+        Pem::File(Path::new(FOLDER).join(name))
+    }
+
+    /// A client that trusts `ca` and asks for `sni`, and a server.
+    fn pair(ca: &str, sni: &str) -> (Session, Session) {
+        // No key is in the tree.
+        assert!(Command::new("tools/certificates.sh").arg(FOLDER).status().unwrap().success());
+        let options =
+            TlsClientOptions { ca_bundle: Authorities::Listed(file(ca)), ..TlsClientOptions::default() };
+        let client = Session::client(&ClientConfig::of(&options).unwrap(), sni).unwrap();
+        let options = TlsServerOptions { cert: file("server.pem"), key: file("server.key") };
+        (client, Session::server(&ServerConfig::of(&options).unwrap()).unwrap())
+    }
+
+    /// Carries what one says to the other, `step` bytes at a time, and gives what that brought.
+    fn carry(from: &mut Session, to: &mut Session, step: usize) -> Result<Vec<u8>, Error> {
+        let mut plain = Buffer::default();
+        while !from.outgoing().is_empty() {
+            let room = to.room().unwrap();
+            let count = from.outgoing().len().min(step).min(room.len());
+            room[..count].copy_from_slice(&from.outgoing()[..count]);
+            let is_full = count == room.len();
+            from.sent(count);
+            to.arrived(count, is_full);
+            to.advance(&mut plain)?;
+        }
+        Ok(plain.bytes().to_vec())
+    }
+
+    fn shake(client: &mut Session, server: &mut Session, step: usize) -> Result<(), Error> {
+        client.advance(&mut Buffer::default())?;
+        while client.is_handshaking() || server.is_handshaking() {
+            carry(client, server, step)?;
+            carry(server, client, step)?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_sealed_arrives_however_it_is_cut() {
+        for step in [1, 7, 1000, usize::MAX] {
+            let (mut client, mut server) = pair("ca.pem", "localhost");
+            shake(&mut client, &mut server, step).unwrap();
+            let data: Vec<u8> = (0..MOST).map(|at| (at % 251) as u8).collect();
+            client.encrypt(&data, &mut Buffer::default()).unwrap();
+            client.encrypt(b"end", &mut Buffer::default()).unwrap();
+            let got = carry(&mut client, &mut server, step).unwrap();
+            assert_eq!(got, [&data[..], b"end"].concat(), "cut at {step}");
+            assert!(!server.has_unread());
+        }
+    }
+
+    #[test]
+    fn the_closing_alert_ends_one_direction() {
+        let (mut client, mut server) = pair("ca.pem", "127.0.0.1");
+        shake(&mut client, &mut server, usize::MAX).unwrap();
+        assert!(!server.peer_has_closed());
+        client.close(&mut Buffer::default()).unwrap();
+        carry(&mut client, &mut server, usize::MAX).unwrap();
+        assert!(server.peer_has_closed() && !client.peer_has_closed());
+        server.encrypt(b"still", &mut Buffer::default()).unwrap();
+        assert_eq!(carry(&mut server, &mut client, usize::MAX).unwrap(), b"still");
+    }
+
+    #[test]
+    fn a_refused_server_is_told_by_an_alert() {
+        let (mut client, mut server) = pair("stranger-ca.pem", "localhost");
+        let error = shake(&mut client, &mut server, usize::MAX).unwrap_err();
+        assert_eq!(error.kind(), Kind::Certificate);
+        assert!(error.message().contains("issuer is not trusted here: CN=Test Authority"), "{error}");
+        let told = carry(&mut client, &mut server, usize::MAX).unwrap_err();
+        assert_eq!((told.kind(), told.alert()), (Kind::Tls, Some("unknown_ca")));
+    }
+
+    #[test]
+    fn a_change_of_one_bit_is_noticed() {
+        let (mut client, mut server) = pair("ca.pem", "localhost");
+        shake(&mut client, &mut server, usize::MAX).unwrap();
+        client.encrypt(b"data", &mut Buffer::default()).unwrap();
+        let mut record = client.outgoing().to_vec();
+        *record.last_mut().unwrap() ^= 1;
+        server.room().unwrap()[..record.len()].copy_from_slice(&record);
+        server.arrived(record.len(), false);
+        let mut plain = Buffer::default();
+        assert_eq!(server.advance(&mut plain).unwrap_err().kind(), Kind::Tls);
+        assert_eq!(plain.len(), 0);
+    }
+
+    #[test]
+    fn tickets_are_awaited_until_something_has_come() {
+        let (mut client, mut server) = pair("ca.pem", "localhost");
+        shake(&mut client, &mut server, usize::MAX).unwrap();
+        let had_tickets = !client.awaits_tickets();
+        carry(&mut server, &mut client, usize::MAX).unwrap();
+        assert!(had_tickets || !client.awaits_tickets());
+        assert!(!server.awaits_tickets());
     }
 }
