@@ -143,6 +143,10 @@ impl Stream {
             if let Direction::Failed(error) = &self.input {
                 return Err(error.clone());
             }
+            // A peer may send records without end that bring nothing.
+            if self.has_had_its_share() {
+                return Ok(Step::Wait(Interest::Pass));
+            }
             if let Step::Wait(interest) = self.receive()? {
                 return Ok(self.wait(interest));
             }

@@ -163,7 +163,7 @@ impl Stream {
         self.spent = 0;
     }
 
-    fn has_had_its_share(&mut self) -> bool {
+    pub(super) fn has_had_its_share(&mut self) -> bool {
         let had = self.spent >= SHARE;
         if had {
             self.spent = 0;
