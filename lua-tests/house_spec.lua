@@ -42,7 +42,7 @@ describe("the house", function()
     it("names " .. word .. " only where it belongs", function()
       each_source("src", function(path, text)
         local code = text:gsub("mod tests %b{}", ""):gsub("//[^\n]*", "")
-        if not code:find(word, 1, true) then
+        if not code:find("%f[%w_]" .. word) then
           return
         end
         for _, place in ipairs(places) do

@@ -32,7 +32,7 @@ describe("the module", function()
   end)
 
   it("sets no other global", function()
-    assert.equal("connect recv send\n", support.child([[
+    assert.equal("connect connect_tls recv send\n", support.child([[
       local before = {}
       for name in pairs(_G) do before[name] = true end
       require("tcp")

@@ -104,6 +104,12 @@ impl Error {
         if self.written().is_some() { self } else { self.with_written(0) }
     }
 
+    /// The error of what is no write.
+    pub fn without_written(mut self) -> Self {
+        self.0.written = None;
+        self
+    }
+
     pub fn with_written(mut self, written: usize) -> Self {
         self.0.written = Some(written);
         self

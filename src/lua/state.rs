@@ -30,6 +30,7 @@ use crate::lua::reply;
 use crate::lua::reply::Failure;
 use crate::lua::reply::Nothing;
 use crate::lua::reply::Reply;
+use crate::net::connection::Ticket;
 use crate::net::connection::Time;
 use crate::net::remains::PATIENCE;
 use crate::step::Interest;
@@ -74,16 +75,32 @@ fn shutdown(lua: &Lua, (it, direction, has_waited): (Receiver, Value, bool)) -> 
         Ok(direction) => direction,
         Err(misuse) => return reply::failed(lua, misuse.into(), OP, None),
     };
-    let ends_output = direction != Shutdown::Read;
-    let ticket = if ends_output && !has_waited { it.net.queue_behind_writes() } else { None };
-    // TLS has a last word, which has to leave before the end of the stream.
-    let ticket = if ends_output && ticket.is_none() { it.net.queue_goodbye() } else { ticket };
-    if let Some(ticket) = ticket {
-        let expiry = it.net.writing.expiry(it.net.writing.timeout);
-        return Ok(reply::waiting(lua, Interest::Turn, expiry, Value::Integer(ticket as Integer)));
+    match end_output(&mut it, direction, has_waited) {
+        Ok(None) => {}
+        Ok(Some((ticket, interest))) => {
+            let expiry = it.net.writing.expiry(it.net.writing.timeout);
+            return Ok(reply::waiting(lua, interest, expiry, Value::Integer(ticket as Integer)));
+        }
+        Err(error) => return reply::failed(lua, error.without_written().into(), OP, Some(it.net.peer())),
     }
     let done = it.net.shutdown(direction).map(|()| Nothing::None);
     reply::settled(lua, done.map_err(Failure::World), OP, || Some(it.net.peer()))
+}
+
+fn end_output(
+    it: &mut Connection,
+    direction: Shutdown,
+    has_waited: bool,
+) -> Result<Option<(Ticket, Interest)>, Error> {
+    if direction == Shutdown::Read || it.net.is_closed() {
+        return Ok(None);
+    }
+    if !has_waited && let Some(wait) = it.net.follow_writes()? {
+        return Ok(Some(wait));
+    }
+    // TLS has a last word, which has to leave before the end of the stream.
+    it.net.end_output();
+    if it.net.has_unsent() { it.net.follow_writes() } else { Ok(None) }
 }
 
 /// Adds to `core`: `close`, and what goes on with what is left of a connection.
@@ -156,10 +173,7 @@ fn times(lua: &Lua, plain: &Table) -> mlua::Result<()> {
 fn foreign_loops(lua: &Lua, plain: &Table) -> mlua::Result<()> {
     query(lua, plain, "pollfd", |it: &mut Connection| it.net.raw())?;
     query(lua, plain, "events", |it: &mut Connection| {
-        let waits = |interest| {
-            [&it.net.reading, &it.net.writing].into_iter().any(|time| time.waits_for == Some(interest))
-        };
-        match (waits(Interest::Read), waits(Interest::Write)) {
+        match (it.net.waits_for(Interest::Read), it.net.waits_for(Interest::Write)) {
             (true, true) => Some("rw"),
             (true, false) => Some("r"),
             (false, true) => Some("w"),
@@ -167,8 +181,7 @@ fn foreign_loops(lua: &Lua, plain: &Table) -> mlua::Result<()> {
         }
     })?;
     query(lua, plain, "timeout", |it: &mut Connection| {
-        let nearest = it.net.reading.deadline.earliest(it.net.writing.deadline);
-        let nearest = nearest.earliest(it.net.handshake_deadline());
+        let nearest = it.net.nearest_deadline();
         nearest.remaining(Instant::now()).map(|left| left.as_secs_f64())
     })
 }

@@ -84,19 +84,26 @@ fn block(_: &Lua, (target, interest, expiry): (Value, Integer, Option<f64>)) -> 
     if let Ok(dial) = target.borrow::<Dial>() {
         return poll(&dial.net.sources(), expiry, dial.net.wake(now));
     }
-    let fd = |fd: Option<BorrowedFd<'_>>, interest, wake| match fd {
-        Some(fd) => poll(&[Source { fd, interest }], expiry, wake),
+    let fd = |fd: Option<BorrowedFd<'_>>, interests: &[Interest], wake| match fd {
+        Some(fd) => {
+            let sources: Vec<_> = interests.iter().map(|&interest| Source { fd, interest }).collect();
+            poll(&sources, expiry, wake)
+        }
         None => Ok(READY),
     };
     if let Ok(listener) = target.borrow::<Listener>() {
-        return fd(listener.net.descriptor(), Interest::Read, Deadline::NEVER);
+        return fd(listener.net.descriptor(), &[Interest::Read], Deadline::NEVER);
     }
     if let Ok(listen) = target.borrow::<Listen>() {
-        return fd(listen.0.descriptor(), Interest::Read, Deadline::NEVER);
+        return fd(listen.0.descriptor(), &[Interest::Read], Deadline::NEVER);
     }
-    let connection = target.borrow::<Connection>()?;
-    let interest = if interest == code(Interest::Write) { Interest::Write } else { Interest::Read };
-    fd(connection.net.descriptor(), interest, connection.net.handshake_deadline())
+    let net = &target.borrow::<Connection>()?.net;
+    let interests: &[_] = match interest == code(Interest::Write) {
+        true => &[Interest::Write],
+        false if net.has_unsent() => &[Interest::Read, Interest::Write],
+        false => &[Interest::Read],
+    };
+    fd(net.descriptor(), interests, net.handshake_deadline())
 }
 
 fn poll(sources: &[Source<'_>], expiry: Deadline, wake: Deadline) -> mlua::Result<Integer> {

@@ -250,18 +250,23 @@ impl Connection {
         self.outbox.front()
     }
 
-    /// Queues a write of nothing: it is done when those before it are, and what was sealed has left. `None` if it were
-    /// done at once.
-    pub fn queue_behind_writes(&mut self) -> Option<Ticket> {
-        let is_settled = self.stream.as_ref().is_none_or(Stream::is_settled);
-        (!is_settled || !self.outbox.is_empty()).then(|| self.outbox.push(Vec::new(), 0, Cut::EndsOutput))
+    /// A write of nothing: it is done when those before it are, and what was sealed has left. `None` if that is so.
+    pub fn follow_writes(&mut self) -> Result<Option<(Ticket, Interest)>, Error> {
+        if self.outbox.is_empty() && self.stream.as_ref().is_none_or(Stream::is_settled) {
+            return Ok(None);
+        }
+        let ticket = self.outbox.push(Vec::new(), 0, Cut::EndsOutput);
+        Ok(match self.continue_write(ticket, &mut false)? {
+            Step::Ready(_) => None,
+            Step::Wait(interest) => Some((ticket, interest)),
+        })
     }
 
-    /// Ends what is sent, and queues a write of nothing that is done when TLS's last word has left. `None` if it has.
-    pub fn queue_goodbye(&mut self) -> Option<Ticket> {
-        let stream = self.stream.as_mut()?;
-        stream.end_output();
-        (!stream.is_settled()).then(|| self.outbox.push(Vec::new(), 0, Cut::EndsOutput))
+    /// Ends what is sent, with TLS's last word.
+    pub fn end_output(&mut self) {
+        if let Some(stream) = &mut self.stream {
+            stream.end_output();
+        }
     }
 
     /// From now on everything goes through TLS. `None`: its handshake may take as long as it likes.
@@ -289,7 +294,7 @@ impl Connection {
     ///
     /// What is left of an accepted connection whose input was not read whole is to be drained: closing it now
     /// would reset it, and the last answer might not reach the peer (RFC 2525, section 2.17). So is a client's whose server
-    /// has tickets to send.
+    /// has tickets to send, and one with sealed bytes, which were reported as sent.
     pub fn close(&mut self) -> Option<Remains> {
         let stream = self.stream.take()?;
         let buffer = std::mem::take(&mut self.buffer);
@@ -297,10 +302,11 @@ impl Connection {
         self.reading.waits_for = None;
         self.writing.waits_for = None;
         let socket = stream.socket()?;
-        let has_to_linger = match self.origin {
-            Origin::Dialled => stream.awaits_tickets(),
-            Origin::Accepted => buffer.len() > 0 || stream.has_records() || socket.has_unread(),
-        };
+        let has_to_linger = stream.has_unsent()
+            || match self.origin {
+                Origin::Dialled => stream.awaits_tickets(),
+                Origin::Accepted => buffer.len() > 0 || stream.has_records() || socket.has_unread(),
+            };
         // Who asked for a reset gets it.
         let wants_reset = || socket.linger().is_ok_and(|time| time == Some(Duration::ZERO));
         (has_to_linger && !wants_reset()).then(|| Remains::of(stream)).flatten()
@@ -344,6 +350,23 @@ impl Connection {
     /// When TLS's handshake has to be done; never, if none is under way.
     pub fn handshake_deadline(&self) -> Deadline {
         self.stream.as_ref().map_or(Deadline::NEVER, Stream::handshake_deadline)
+    }
+
+    /// The nearest moment at which an operation has to end, be it over already.
+    pub fn nearest_deadline(&self) -> Deadline {
+        let handshake = self.stream.as_ref().map_or(Deadline::NEVER, Stream::handshake_expiry);
+        self.reading.deadline.earliest(self.writing.deadline).earliest(handshake)
+    }
+
+    /// Whether a direction that had to wait waits for `interest`.
+    pub fn waits_for(&self, interest: Interest) -> bool {
+        let mut times = [&self.reading, &self.writing].into_iter().filter_map(|time| time.waits_for);
+        times.any(|it| it == interest || interest == Interest::Write && self.has_unsent())
+    }
+
+    /// Whether bytes that were sealed have still to leave.
+    pub fn has_unsent(&self) -> bool {
+        self.stream.as_ref().is_some_and(Stream::has_unsent)
     }
 
     /// The error of an operation that ends because of `cause`, not because of the connection.

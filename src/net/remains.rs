@@ -1,7 +1,7 @@
-//! What is left of an accepted connection that was closed before its input was read whole, or of a TLS client's whose
-//! server has still to send its tickets.
+//! What is left of an accepted connection that was closed before its input was read whole, of a TLS client's whose
+//! server has still to send its tickets, or of one that has sealed bytes to send.
 //!
-//! Its sending side has ended; its input is read and discarded until the peer ends, too, or until it has been
+//! Those bytes leave, then its sending side ends; its input is read and discarded until the peer ends, too, or until it has been
 //! patient enough. Only then is the socket closed.
 
 use std::io;
@@ -11,6 +11,7 @@ use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::error::Error;
 use crate::frame::buffer::Buffer;
 use crate::net::reactor::Reactor;
 use crate::net::stream::Fill;
@@ -19,6 +20,8 @@ use crate::step::Step;
 
 pub struct Remains {
     stream: Stream,
+    /// Its sending side has ended.
+    has_ended: bool,
     /// Bytes that are still discarded.
     left: usize,
 }
@@ -35,13 +38,35 @@ const ROOM: usize = 16 * 1024;
 impl Remains {
     /// `None` if the connection is broken anyway.
     pub fn of(mut stream: Stream) -> Option<Self> {
-        stream.shutdown(Shutdown::Write, &mut Buffer::default()).ok()?;
-        stream.unsecure();
-        Some(Self { stream, left: MOST })
+        if stream.is_handshaking() {
+            stream.unsecure();
+        }
+        stream.end_output();
+        let mut it = Self { stream, has_ended: false, left: MOST };
+        let _ = it.end().ok()?;
+        Some(it)
+    }
+
+    /// What is sealed leaves, and then the end of the stream.
+    fn end(&mut self) -> Result<Step<()>, Error> {
+        if let Step::Wait(interest) = self.stream.settle(&mut Buffer::default())? {
+            return Ok(Step::Wait(interest));
+        }
+        self.stream.shutdown(Shutdown::Write, &mut Buffer::default())?;
+        self.stream.unsecure();
+        self.has_ended = true;
+        Ok(Step::Ready(()))
     }
 
     /// Ready once the socket may be closed.
     pub fn step(&mut self) -> Step<()> {
+        if !self.has_ended {
+            match self.end() {
+                Ok(Step::Ready(())) => {}
+                Ok(Step::Wait(interest)) => return Step::Wait(interest),
+                Err(_) => return Step::Ready(()),
+            }
+        }
         let mut bin = Buffer::default();
         while self.left > 0 {
             match self.stream.fill(&mut bin, ROOM) {

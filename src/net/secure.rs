@@ -53,13 +53,23 @@ impl Stream {
 
     /// When the handshake has to be done; never, if none is under way.
     pub fn handshake_deadline(&self) -> Deadline {
-        let secure = self.secure.as_ref().filter(|_| self.is_handshaking());
+        if self.is_handshaking() { self.handshake_expiry() } else { Deadline::NEVER }
+    }
+
+    /// The same, also of a handshake that was not done by then.
+    pub fn handshake_expiry(&self) -> Deadline {
+        let secure = self.secure.as_ref().filter(|secure| secure.session.is_handshaking());
         secure.and_then(|secure| secure.deadline).unwrap_or(Deadline::NEVER)
     }
 
     /// Whether nothing has to happen before the next byte can be written.
     pub fn is_settled(&self) -> bool {
-        !self.is_handshaking() && self.unsent().is_empty()
+        !self.is_handshaking() && !self.has_unsent()
+    }
+
+    /// Whether bytes that were sealed have still to leave: whoever waits for anything waits for room, too.
+    pub fn has_unsent(&self) -> bool {
+        !self.unsent().is_empty()
     }
 
     /// Completes the handshake, and sends what is sealed.
@@ -131,10 +141,7 @@ impl Stream {
             }
             match self.flush(buffer) {
                 Ok(Step::Wait(interest)) if self.unsent().len() > UNTAKEN => {
-                    if let Some(registration) = &self.registration {
-                        registration.set_any(true);
-                    }
-                    return Ok(self.wait(interest));
+                    return Ok(self.wait_for_all(interest));
                 }
                 // What the peer had still said has been read.
                 Err(_) if buffer.len() > before => break,
@@ -148,7 +155,7 @@ impl Stream {
                 return Ok(Step::Wait(Interest::Pass));
             }
             if let Step::Wait(interest) = self.receive()? {
-                return Ok(self.wait(interest));
+                return Ok(self.wait_for_all(interest));
             }
             match self.advance(buffer) {
                 // It is told after what came before it.
@@ -157,6 +164,14 @@ impl Stream {
             }
         }
         Ok(Step::Ready(Fill::Bytes))
+    }
+
+    /// Waits for something to read, and as long as something has to leave for room as well.
+    fn wait_for_all<T>(&mut self, interest: Interest) -> Step<T> {
+        if let Some(registration) = &self.registration {
+            registration.set_any(self.has_unsent());
+        }
+        self.wait(interest)
     }
 
     /// One read from the system. The end of the stream is an error: TLS has an end of its own.

@@ -96,8 +96,11 @@ impl Stream {
             if self.has_had_its_share() {
                 return Ok(Step::Wait(Interest::Pass));
             }
-            let has_ended = self.secure.as_ref().is_some_and(|secure| secure.session.peer_has_closed());
-            if !has_ended && self.registration.as_ref().is_some_and(Registration::take_drained) {
+            let has_more = self.secure.as_ref().is_some_and(|secure| secure.session.peer_has_closed());
+            if !has_more
+                && !self.has_unsent()
+                && self.registration.as_ref().is_some_and(Registration::take_drained)
+            {
                 self.took_word = true;
                 return Ok(Step::Wait(Interest::Read));
             }

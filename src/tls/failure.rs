@@ -1,5 +1,7 @@
 //! What rustls says, in the words of this project.
 
+use std::fmt::Debug;
+
 use rustls::AlertDescription;
 use rustls::Error as Rustls;
 use rustls::InvalidMessage;
@@ -27,6 +29,17 @@ pub fn error(error: &Rustls, peer: &str) -> Error {
         Rustls::NoCertificatesPresented => {
             Error::new(Kind::Certificate, format!("the {peer} has no certificate"))
         }
+        Rustls::PeerIncompatible(why) => Error::new(
+            Kind::Tls,
+            format!("this side and the {peer} have no TLS in common ({})", words(why, ' ')),
+        ),
+        Rustls::PeerMisbehaved(why) => {
+            Error::new(Kind::Tls, format!("the {peer} does not keep to TLS ({})", words(why, ' ')))
+        }
+        Rustls::InvalidMessage(why) => {
+            Error::new(Kind::Tls, format!("the {peer} sent malformed TLS ({})", words(why, ' ')))
+        }
+        Rustls::DecryptError => Error::new(Kind::Tls, format!("what the {peer} sent was changed on its way")),
         other => Error::new(Kind::Tls, lower(&other.to_string())),
     }
 }
@@ -60,19 +73,25 @@ const SHOWN: usize = 60;
 
 /// As the RFCs write it: `handshake_failure`, `unknown_ca`.
 fn alert_name(alert: AlertDescription) -> String {
-    let letters: Vec<char> = format!("{alert:?}").chars().collect();
-    let mut name = String::new();
+    words(&alert, '_').replace("recognised", "recognized")
+}
+
+/// The words of rustls's name for something.
+fn words(of: &impl Debug, between: char) -> String {
+    let letters: Vec<char> = format!("{of:?}").chars().collect();
+    let mut words = String::new();
     for (at, letter) in letters.iter().enumerate() {
         let begins_word = letter.is_uppercase()
             && at > 0
+            && letters[at - 1].is_alphanumeric()
             && (letters[at - 1].is_lowercase()
                 || letters.get(at + 1).is_some_and(|next| next.is_lowercase()));
         if begins_word {
-            name.push('_');
+            words.push(between);
         }
-        name.extend(letter.to_lowercase());
+        words.extend(letter.to_lowercase());
     }
-    name.replace("recognised", "recognized")
+    words
 }
 
 #[cfg(test)]
