@@ -38,8 +38,8 @@ for _, job in ipairs(JOBS) do
       theirs[round] = measure(lua, "luasec", job)
     end
     local a, b = median(ours), median(theirs)
-    print(("  %-7s tcp %7.0f (%.0f-%.0f)  LuaSec %7.0f (%.0f-%.0f) %s  %.2f of LuaSec"):format(lua, a, ours[1], ours[rounds],
-      b, theirs[1], theirs[rounds], job.unit, a / b))
+    print(("  %-7s tcp %7.0f (%.0f-%.0f)  LuaSec %7.0f (%.0f-%.0f) %s  %.2f of LuaSec"):format(lua, a, ours[1],
+      ours[rounds], b, theirs[1], theirs[rounds], job.unit, a / b))
   end
 end
 os.execute("kill " .. pid)

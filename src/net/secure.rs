@@ -118,8 +118,10 @@ impl Stream {
     fn wait_in_time(&mut self, interest: Interest) -> Result<Step<()>, Error> {
         if self.handshake_deadline().passed(Instant::now()) {
             let error =
-                Error::new(Kind::Timeout, "the TLS handshake took too long").with_stage(Stage::Handshake);
-            return Err(self.fail(error));
+                |kind| Error::new(kind, "the TLS handshake took too long").with_stage(Stage::Handshake);
+            // It is told as a matter of time once: who tries again must not think that there is hope.
+            self.fail(error(Kind::Closed));
+            return Err(error(Kind::Timeout));
         }
         Ok(Step::Wait(interest))
     }
