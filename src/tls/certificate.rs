@@ -142,6 +142,21 @@ pub fn lower(text: &str) -> String {
     letters.next().map_or(String::new(), |first| first.to_lowercase().chain(letters).collect())
 }
 
+/// The words of a name of rustls's: `UnknownCA` is `unknown_ca`. What it holds is left out.
+pub fn words(name: &str, between: char) -> String {
+    let letters: Vec<char> = name.chars().take_while(|letter| letter.is_alphanumeric()).collect();
+    let mut words = String::new();
+    for (at, letter) in letters.iter().enumerate() {
+        let after_lower = at > 0 && letters[at - 1].is_lowercase();
+        let before_lower = at > 0 && letters.get(at + 1).is_some_and(|next| next.is_lowercase());
+        if letter.is_uppercase() && (after_lower || before_lower) {
+            words.push(between);
+        }
+        words.extend(letter.to_lowercase());
+    }
+    words
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,5 @@
 //! What rustls says, in the words of this project.
 
-use std::fmt::Debug;
-
 use rustls::AlertDescription;
 use rustls::Error as Rustls;
 use rustls::InvalidMessage;
@@ -9,6 +7,7 @@ use rustls::InvalidMessage;
 use crate::error::Error;
 use crate::error::Kind;
 use crate::tls::certificate::lower;
+use crate::tls::certificate::words;
 use crate::tls::verifier::take_refusal;
 
 /// `peer` is `"server"` or `"client"`.
@@ -31,14 +30,16 @@ pub fn error(error: &Rustls, peer: &str) -> Error {
         }
         Rustls::PeerIncompatible(why) => Error::new(
             Kind::Tls,
-            format!("this side and the {peer} have no TLS in common ({})", words(why, ' ')),
+            format!("this side and the {peer} have no TLS in common ({})", words(&format!("{why:?}"), ' ')),
         ),
-        Rustls::PeerMisbehaved(why) => {
-            Error::new(Kind::Tls, format!("the {peer} does not keep to TLS ({})", words(why, ' ')))
-        }
-        Rustls::InvalidMessage(why) => {
-            Error::new(Kind::Tls, format!("the {peer} sent malformed TLS ({})", words(why, ' ')))
-        }
+        Rustls::PeerMisbehaved(why) => Error::new(
+            Kind::Tls,
+            format!("the {peer} does not keep to TLS ({})", words(&format!("{why:?}"), ' ')),
+        ),
+        Rustls::InvalidMessage(why) => Error::new(
+            Kind::Tls,
+            format!("the {peer} sent malformed TLS ({})", words(&format!("{why:?}"), ' ')),
+        ),
         Rustls::DecryptError => Error::new(Kind::Tls, format!("what the {peer} sent was changed on its way")),
         other => Error::new(Kind::Tls, lower(&other.to_string())),
     }
@@ -73,25 +74,7 @@ const SHOWN: usize = 60;
 
 /// As the RFCs write it: `handshake_failure`, `unknown_ca`.
 fn alert_name(alert: AlertDescription) -> String {
-    words(&alert, '_').replace("recognised", "recognized")
-}
-
-/// The words of rustls's name for something.
-fn words(of: &impl Debug, between: char) -> String {
-    let letters: Vec<char> = format!("{of:?}").chars().collect();
-    let mut words = String::new();
-    for (at, letter) in letters.iter().enumerate() {
-        let begins_word = letter.is_uppercase()
-            && at > 0
-            && letters[at - 1].is_alphanumeric()
-            && (letters[at - 1].is_lowercase()
-                || letters.get(at + 1).is_some_and(|next| next.is_lowercase()));
-        if begins_word {
-            words.push(between);
-        }
-        words.extend(letter.to_lowercase());
-    }
-    words
+    words(&format!("{alert:?}"), '_').replace("recognised", "recognized")
 }
 
 #[cfg(test)]

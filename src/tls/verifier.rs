@@ -24,6 +24,7 @@ use rustls::server::ParsedCertificate;
 use crate::tls::certificate::Facts;
 use crate::tls::certificate::date;
 use crate::tls::certificate::lower;
+use crate::tls::certificate::words;
 
 thread_local! {
     /// Why the last certificate was refused: the verifier's caller hands on only of which kind the error is.
@@ -163,14 +164,28 @@ fn explain(
         Error::InvalidCertificate(CertificateError::NotValidForNameContext { .. }) => {
             wrong_name(certificate, &name.to_str())
         }
-        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::Other(_)) => {
-            untrusted(error, top)
+        Error::InvalidCertificate(_) if certificate == top && is_self_issued(certificate) => {
+            "the certificate is self-signed and not trusted here (tls.ca_bundle may name it)".into()
+        }
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            let issuer = Facts::of(top).map_or(String::new(), |facts| facts.issuer());
+            format!("the certificate's issuer is not trusted here: {issuer} (tls.ca_bundle may name it)")
         }
         Error::InvalidCertificate(CertificateError::InvalidPurposeContext { .. }) => {
             "the certificate is not meant for servers".into()
         }
+        Error::InvalidCertificate(CertificateError::Other(why)) => {
+            format!("the certificate is not acceptable ({})", words(&why.to_string(), ' '))
+        }
+        Error::InvalidCertificate(why) => {
+            format!("the certificate is not acceptable ({})", words(&format!("{why:?}"), ' '))
+        }
         other => lower(&other.to_string()),
     }
+}
+
+fn is_self_issued(certificate: &CertificateDer<'_>) -> bool {
+    Facts::of(certificate).is_some_and(|facts| facts.is_self_issued())
 }
 
 fn wrong_name(certificate: &CertificateDer<'_>, expected: &str) -> String {
@@ -179,20 +194,5 @@ fn wrong_name(certificate: &CertificateDer<'_>, expected: &str) -> String {
         // RFC 9525, section 2: the common name is not looked at.
         true => format!("the certificate is not for {expected}: it covers no name (no subjectAltName)"),
         false => format!("the certificate is not for {expected}, but for {}", names.join(", ")),
-    }
-}
-
-fn untrusted(error: &Error, top: &CertificateDer<'_>) -> String {
-    match Facts::of(top) {
-        Some(facts) if facts.is_self_issued() => {
-            "the certificate is self-signed and not trusted here (tls.ca_bundle may name it)".into()
-        }
-        Some(facts) if *error == Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            format!(
-                "the certificate's issuer is not trusted here: {} (tls.ca_bundle may name it)",
-                facts.issuer()
-            )
-        }
-        _ => lower(&error.to_string()),
     }
 }
