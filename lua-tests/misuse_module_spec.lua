@@ -1,6 +1,7 @@
 local misuse = require("support.misuse")
 local tcp = require("tcp.core")
 
+local unpack = table.unpack or unpack
 local INF, NAN = math.huge, 0 / 0
 local SAMPLES, NOT_NUMBER, without, of_types, join =
   misuse.SAMPLES, misuse.NOT_NUMBER, misuse.without, misuse.of_types, misuse.join
@@ -26,6 +27,53 @@ local CONNECTION_OPTIONS = {
   write_timeout = seconds(),
 }
 
+-- PEM, by its path or as it is.
+local PEM = join(STRING, {
+  { value = "", problem = "path or PEM text expected, got an empty string" },
+  { value = "a\0b", problem = "path contains a zero byte" },
+  { value = "caf\233", problem = "path is not UTF-8" },
+})
+
+local SERVER_NAME = join(STRING, { { value = "caf\233", problem = "string is not UTF-8" } })
+for _, name in ipairs { "", "a b", "[::1]", "localhost:443", "1.2.3", "*.example", "a..example", ".example",
+  ("a"):rep(64) .. ".example", ("a."):rep(128), "caf\195\169.example" } do
+  local problem = ("name of a host, or address, expected, got '%s'"):format(name)
+  SERVER_NAME[#SERVER_NAME + 1] = { value = name, problem = problem }
+end
+
+-- What a table of TLS options takes, by its name in messages.
+local TLS_CLIENT_OPTIONS = { ["tls.ca_bundle"] = PEM, ["tls.sni"] = SERVER_NAME, ["tls.verify"] = BOOLEAN }
+local TLS_SERVER_OPTIONS = { ["tls.cert"] = PEM, ["tls.key"] = PEM }
+
+--- Cases of mistakes in a table of TLS options, after good arguments and in the table behind them.
+local function in_tls_options(known, misspelt, ...)
+  local cases = in_options(known, misspelt, ...)
+  for _, it in ipairs(cases) do
+    local inner = {}
+    for name, value in pairs(it[it.count]) do
+      inner[type(name) == "string" and name:gsub("^tls%.", "") or name] = value
+    end
+    it[it.count] = { tls = inner }
+    if not it.blamed:find("'tls.", 1, true) then
+      it.blamed = it.blamed:gsub("'", "'tls.", 1)
+    end
+  end
+  return cases
+end
+
+--- Cases of TLS options that stand beside `tls` instead of in it, after good arguments.
+local function beside_tls(known, ...)
+  local cases = {}
+  local good = { ... }
+  for name in pairs(known) do
+    local bare = name:gsub("^tls%.", "")
+    good[#good + 1] = { [bare] = "x" }
+    cases[#cases + 1] = case(("option '%s'"):format(bare), ("did you mean '%s'?"):format(name), unpack(good))
+    good[#good] = nil
+  end
+  return cases
+end
+
 local function with_connection_options(own)
   for name, mistakes in pairs(CONNECTION_OPTIONS) do
     own[name] = mistakes
@@ -44,12 +92,19 @@ local CONNECT_OPTIONS = with_connection_options {
     { value = "IPv4", problem = "'any' or 'ipv4' or 'ipv6' expected, got 'IPv4'" },
   }),
   timeout = seconds(),
+  tls = of_types("nil number string function userdata thread", "boolean or table (TLS options)"),
 }
 
 local LISTEN_OPTIONS = with_connection_options {
   backlog = size(1),
+  handshake_timeout = seconds(),
   ipv6_only = BOOLEAN,
   reuse_port = BOOLEAN,
+  tls = join(of_types("nil boolean number string function userdata thread", "table (cert and key)"), {
+    { value = {}, problem = "cert is missing: the path of a certificate, or PEM text" },
+    { value = { key = "x" }, problem = "cert is missing: the path of a certificate, or PEM text" },
+    { value = { cert = "x" }, problem = "key is missing: the path of the certificate's key, or PEM text" },
+  }),
 }
 
 local HERE = "127.0.0.1"
@@ -80,28 +135,49 @@ local HOST = join(STRING, {
   { value = "unix:/a\0b", problem = "path contains a zero byte" },
 })
 
+-- Of connect and of connect_tls.
+local CONNECT = join(
+  at(1, HOST),
+  at(2, PORT, HERE),
+  at(2, of_types("number string table", "nil (a unix path has no port)"), "unix:/no/such/socket"),
+  at(3, join(of_types("boolean function userdata thread", "number (the timeout) or table (options)"),
+    seconds("string")), HERE, 1),
+  in_options(CONNECT_OPTIONS, {
+    timout = "timeout", Timeout = "timeout", time_out = "timeout", read_timout = "read_timeout", no_delay = "nodelay",
+    keep_alive = "keepalive", newlines = "newline", maxline = "max_line", max_packets = "max_packet",
+    writetimeout = "write_timeout", tsl = "tls", tlss = "tls",
+  }, HERE, 1),
+  in_tls_options(TLS_CLIENT_OPTIONS, {
+    verfy = "tls.verify", Verify = "tls.verify", ca_bundel = "tls.ca_bundle", cabundle = "tls.ca_bundle",
+    snii = "tls.sni", Sni = "tls.sni",
+  }, HERE, 1),
+  beside_tls(TLS_CLIENT_OPTIONS, HERE, 1)
+)
+local NO_NAME = "a unix path is no name that a certificate could cover: give tls.sni"
+
 -- The cases of every function of the module that has a `try_` form, and of the others.
 local MODULE_FALLIBLE = {
-  connect = join(
-    at(1, HOST),
-    at(2, PORT, HERE),
-    at(2, of_types("number string table", "nil (a unix path has no port)"), "unix:/no/such/socket"),
-    at(3, join(of_types("boolean function userdata thread", "number (the timeout) or table (options)"),
-      seconds("string")), HERE, 1),
-    in_options(CONNECT_OPTIONS, {
-      timout = "timeout", Timeout = "timeout", time_out = "timeout", read_timout = "read_timeout", no_delay = "nodelay",
-      keep_alive = "keepalive", newlines = "newline", maxline = "max_line", max_packets = "max_packet",
-      writetimeout = "write_timeout",
-    }, HERE, 1)
-  ),
+  connect = join(CONNECT, {
+    case("option 'tls'", NO_NAME, "unix:/no/such/socket", nil, { tls = true }),
+    case("option 'tls'", NO_NAME, "unix:/no/such/socket", nil, { tls = { ca_bundle = "x" } }),
+  }),
+  connect_tls = join(CONNECT, {
+    case("option 'tls'", "true or table expected, got false; connect is without TLS", HERE, 1, { tls = false }),
+    case("option 'tls'", NO_NAME, "unix:/no/such/socket"),
+    case("option 'tls'", NO_NAME, "unix:/no/such/socket", nil, 5),
+    case("option 'tls'", NO_NAME, "unix:/no/such/socket", nil, { tls = { verify = true } }),
+  }),
   listen = join(
     at(1, HOST),
     at(2, PORT, HERE),
     at(2, of_types("number string table", "nil (a unix path has no port)"), "unix:/no/such/socket"),
     at(3, of_types("boolean number string function userdata thread", "table (options)"), HERE, 0),
     in_options(LISTEN_OPTIONS, {
-      backlogs = "backlog", reuseport = "reuse_port", ipv6only = "ipv6_only", newlines = "newline",
-    }, HERE, 0)
+      backlogs = "backlog", reuseport = "reuse_port", ipv6only = "ipv6_only", newlines = "newline", tsl = "tls",
+      handshake_timout = "handshake_timeout", handshaketimeout = "handshake_timeout",
+    }, HERE, 0),
+    in_tls_options(TLS_SERVER_OPTIONS, { crt = "tls.cert", certs = "tls.cert", Key = "tls.key" }, HERE, 0),
+    beside_tls(TLS_SERVER_OPTIONS, HERE, 0)
   ),
   with_timeout = join(at(1, seconds()), at(2, FUNCTION, 1)),
 }

@@ -102,6 +102,7 @@ local FALLIBLE = {
     case("argument #2", "5 is past the end of 3 bytes", "abc", 5),
     case("argument #2", "2 is past the end of 0 bytes", "", 2),
   }),
+  handshake = for_this_call(),
   shutdown = join(at(1, words("'send' or 'recv' or 'both'")), {
     case("argument #1", "'send' or 'recv' or 'both' expected, got 'read'", "read"),
   }),

@@ -24,6 +24,13 @@ function support.fails(kind, value, err)
   return err
 end
 
+--- Gives what a call that has to raise an error object of this kind raises.
+function support.raises(kind, fn, ...)
+  local ok, err = pcall(fn, ...)
+  assert.is_false(ok, "nothing was raised")
+  return support.fails(kind, nil, err)
+end
+
 --- Asserts that a call raises a string that ends with `text` after the position of the call.
 function support.misuse(text, fn, ...)
   local ok, err = pcall(fn, ...)

@@ -100,4 +100,24 @@ transports.plain = transport("", tcp)
 transports.tls = transport(" over TLS", over_tls, { "--tls", "server" })
 transports.all = { transports.plain, transports.tls }
 
+--- A listener over TLS, and a plain connection to it.
+function transports.plain_client(options)
+  local all = { tls = transports.SERVER }
+  for name, value in pairs(options or {}) do
+    all[name] = value
+  end
+  local listener = tcp.listen("127.0.0.1", 0, all)
+  local client = tcp.connect("127.0.0.1", listener:local_port())
+  local conn = listener:accept(10)
+  return conn, client, listener
+end
+
+--- Closes them all, and waits until nothing is left of them.
+function transports.close_all(...)
+  for _, it in ipairs { ... } do
+    it:close()
+  end
+  tcp.run()
+end
+
 return transports

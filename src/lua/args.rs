@@ -197,7 +197,8 @@ fn unknown_option(name: &str, known: &[&str], elsewhere: &[&str]) -> Misuse {
 
 /// The word that `text` was probably meant to be.
 pub fn nearest<'a>(text: &str, words: &[&'a str]) -> Option<&'a str> {
-    let distances = words.iter().map(|word| (strsim::damerau_levenshtein(text, word), *word));
+    let text = text.to_lowercase();
+    let distances = words.iter().map(|word| (strsim::damerau_levenshtein(&text, word), *word));
     distances.min().filter(|(distance, word)| *distance <= 2 && *distance < word.len()).map(|(_, word)| word)
 }
 

@@ -1,5 +1,6 @@
 //! Certificates and keys: read from PEM (RFC 7468), and described to people.
 
+use std::fs;
 use std::fs::File;
 use std::io;
 use std::io::Read;
@@ -7,10 +8,12 @@ use std::path::Path;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem;
 use rustls::pki_types::pem::PemObject;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 use x509_parser::prelude::X509Certificate;
+use x509_parser::prelude::X509Version;
 use x509_parser::time::ASN1Time;
 
 use crate::error::Error;
@@ -30,7 +33,7 @@ pub fn certificates(pem: &Pem, option: &str) -> Result<Vec<CertificateDer<'stati
             None => Ok(found),
             Some(at) => Err(unusable(format!("certificate {} of {place} is malformed", at + 1))),
         },
-        Err(error) => Err(unusable(format!("{place} is malformed PEM ({})", lower(&error.to_string())))),
+        Err(error) => Err(unusable(format!("{place} is malformed PEM ({})", fault(&error)))),
     }
 }
 
@@ -41,9 +44,19 @@ pub fn key(pem: &Pem, option: &str) -> Result<PrivateKeyDer<'static>, Error> {
         _ if has(&text, b"ENCRYPTED") => {
             unusable(format!("{place} is encrypted: decrypt it first, as with openssl pkey"))
         }
-        rustls::pki_types::pem::Error::NoItemsFound => unusable(format!("{place} holds no key in PEM")),
-        other => unusable(format!("{place} is malformed PEM ({})", lower(&other.to_string()))),
+        pem::Error::NoItemsFound => unusable(format!("{place} holds no key in PEM")),
+        other => unusable(format!("{place} is malformed PEM ({})", fault(&other))),
     })
+}
+
+/// Not the library's words: they would show a key.
+fn fault(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "a section has no END line; are its line breaks lost?",
+        pem::Error::IllegalSectionStart { .. } => "a BEGIN line is malformed",
+        pem::Error::Base64Decode(_) => "its base64 is malformed",
+        _ => "it cannot be read",
+    }
 }
 
 /// The text, and how errors call the place where it comes from.
@@ -65,6 +78,11 @@ fn read(pem: &Pem, option: &str) -> Result<(Vec<u8>, String), Error> {
 
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() && !metadata.is_dir() {
+        // Opening a pipe waits for its writer, and no task would run in the meantime.
+        return Err(io::Error::other("not a regular file"));
+    }
     File::open(path)?.take(LARGEST + 1).read_to_end(&mut text)?;
     Ok(text)
 }
@@ -95,7 +113,13 @@ impl<'a> Facts<'a> {
     }
 
     pub fn issuer(&self) -> String {
-        self.certificate.issuer().to_string()
+        shown(&self.certificate.issuer().to_string())
+    }
+
+    /// Whether it may issue others (RFC 5280, section 4.2.1.9). Version 1 had no way to say so.
+    pub fn is_authority(&self) -> bool {
+        let constraints = self.certificate.basic_constraints().ok().flatten();
+        self.certificate.version() == X509Version::V1 || constraints.is_some_and(|it| it.value.ca)
     }
 
     /// The moments between which it holds, in Unix seconds.
@@ -104,11 +128,35 @@ impl<'a> Facts<'a> {
         (validity.not_before.timestamp(), validity.not_after.timestamp())
     }
 
-    /// The bare names and addresses that it covers (RFC 5280, section 4.2.1.6).
-    pub fn names(&self) -> Vec<String> {
-        let Ok(Some(names)) = self.certificate.subject_alternative_name() else { return Vec::new() };
-        names.value.general_names.iter().filter_map(bare).collect()
+    /// The bare names and addresses that it covers (RFC 5280, section 4.2.1.6), as far as there is room to show them.
+    pub fn names(&self) -> String {
+        let names = self.certificate.subject_alternative_name().ok().flatten();
+        let names: Vec<_> =
+            names.map_or_else(Vec::new, |it| it.value.general_names.iter().filter_map(bare).collect());
+        let mut text = names.iter().take(NAMES).map(|name| shown(name)).collect::<Vec<_>>().join(", ");
+        if names.len() > NAMES {
+            text.push_str(&format!(" and {} more", names.len() - NAMES));
+        }
+        text
     }
+}
+
+/// Names of a certificate that are shown.
+const NAMES: usize = 10;
+
+/// What somebody else wrote, for a line of text: short, and nothing in it that a terminal would obey.
+pub fn shown(text: &str) -> String {
+    const LONGEST: usize = 200;
+    let printable = |letter: char| match letter {
+        ' '..='~' => letter.to_string(),
+        other => other.escape_default().to_string(),
+    };
+    let mut letters = text.chars();
+    let mut shown: String = letters.by_ref().take(LONGEST).map(printable).collect();
+    if letters.next().is_some() {
+        shown.push_str("...");
+    }
+    shown
 }
 
 fn bare(name: &GeneralName<'_>) -> Option<String> {
@@ -168,6 +216,12 @@ mod tests {
     }
 
     #[test]
+    fn what_others_wrote_is_one_short_printable_line() {
+        assert_eq!(shown("CN=a\n\x1b[31m\u{202e}b"), "CN=a\\n\\u{1b}[31m\\u{202e}b");
+        assert_eq!(shown(&"x".repeat(5000)).len(), 203);
+    }
+
+    #[test]
     fn what_is_no_pem_is_said_to_be_none() {
         let text = Pem::Text(b"no PEM".to_vec());
         assert_eq!(
@@ -178,6 +232,8 @@ mod tests {
         let locked = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
         let error = key(&Pem::Text(locked.into()), "key").unwrap_err();
         assert!(error.message().starts_with("key is encrypted"), "{error}");
+        let broken = Pem::Text(b"-----BEGIN PRIVATE KEY----- AAAA -----END PRIVATE KEY-----".to_vec());
+        assert!(!key(&broken, "key").unwrap_err().message().contains("[45"), "no byte of it is shown");
         let error = certificates(&Pem::File("/nowhere/ca.pem".into()), "ca_bundle").unwrap_err();
         assert_eq!((error.kind(), error.errno()), (Kind::System, Some(2)));
         assert_eq!(error.message(), "cannot read ca_bundle '/nowhere/ca.pem': no such file or directory");

@@ -16,6 +16,7 @@ use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
+use rustls_native_certs::ErrorKind;
 
 use crate::error::Error;
 use crate::error::Kind;
@@ -123,8 +124,9 @@ impl Key {
 struct Stamp {
     size: u64,
     modified: Option<SystemTime>,
+    /// Which file it is, and when anything of it changed last: a modification time can be put back.
     #[cfg(unix)]
-    inode: (u64, u64),
+    file: [i64; 4],
 }
 
 impl Stamp {
@@ -135,9 +137,9 @@ impl Stamp {
             size: it.len(),
             modified: it.modified().ok(),
             #[cfg(unix)]
-            inode: {
+            file: {
                 use std::os::unix::fs::MetadataExt;
-                (it.dev(), it.ino())
+                [it.dev().cast_signed(), it.ino().cast_signed(), it.ctime(), it.ctime_nsec()]
             },
         })
     }
@@ -150,20 +152,17 @@ fn system() -> Result<Verifier, Error> {
         let names = ["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().filter(|name| env::var_os(name).is_some());
         let named: Vec<_> = names.collect();
         let found = rustls_native_certs::load_native_certs();
-        match found.errors.first() {
-            // Whoever names them means these and no others.
-            Some(problem) if found.certs.is_empty() && !named.is_empty() => {
-                let place = named.join(" and ");
-                Err(Error::new(
-                    Kind::System,
-                    format!("no authorities where {place} says: {}", lower(&problem.to_string())),
-                ))
-            }
-            None if found.certs.is_empty() && !named.is_empty() => {
-                Err(Error::new(Kind::System, format!("no authorities where {} says", named.join(" and "))))
-            }
-            _ => Ok(found.certs),
+        // Whoever names them means these and no others.
+        if found.certs.is_empty() && !named.is_empty() {
+            let place = format!("no authorities by {}", named.join(" and "));
+            return Err(match found.errors.into_iter().next().map(|problem| problem.kind) {
+                Some(ErrorKind::Io { inner, path }) => {
+                    Error::from_file(&format!("{place}: cannot read '{}'", path.display()), &inner)
+                }
+                _ => Error::new(Kind::System, place),
+            });
         }
+        Ok(found.certs)
     });
     let found = found.clone()?;
     if found.is_empty() { mozilla() } else { Verifier::of(provider(), found).map_err(unusable) }

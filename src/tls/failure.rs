@@ -74,7 +74,10 @@ const SHOWN: usize = 60;
 
 /// As the RFCs write it: `handshake_failure`, `unknown_ca`.
 fn alert_name(alert: AlertDescription) -> String {
-    words(&format!("{alert:?}"), '_').replace("recognised", "recognized")
+    match alert {
+        AlertDescription::Unknown(number) => format!("alert_{number}"),
+        known => words(&format!("{known:?}"), '_').replace("recognised", "recognized"),
+    }
 }
 
 #[cfg(test)]

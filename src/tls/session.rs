@@ -6,6 +6,7 @@
 
 use std::ops::Deref;
 
+use rustls::AlertDescription;
 use rustls::CommonState;
 use rustls::Error as Rustls;
 use rustls::ProtocolVersion;
@@ -180,6 +181,10 @@ impl Session {
     fn work(&mut self, plain: &mut Buffer, wish: Wish<'_>) -> Result<(), Error> {
         let was_handshaking = self.is_handshaking();
         let worked = match &mut self.side {
+            // rustls waits for more.
+            _ if was_handshaking && is_goodbye(self.wire.incoming.bytes()) => {
+                Err(Problem::Tls(Rustls::AlertReceived(AlertDescription::CloseNotify)))
+            }
             Side::Client(it) => self.wire.work(&mut **it, plain, wish),
             Side::Server(it) => self.wire.work(&mut **it, plain, wish),
         };
@@ -196,6 +201,11 @@ impl Session {
             foreign.unwrap_or_else(|| failure::error(&error, self.peer()))
         })
     }
+}
+
+/// A closing alert in the clear (RFC 5246, section 7.2): type, version, length, level, description.
+fn is_goodbye(input: &[u8]) -> bool {
+    matches!(input, [21, 3, _, 0, 2, _, 0, ..])
 }
 
 /// What both sides have in common and rustls has no name for.

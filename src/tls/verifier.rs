@@ -47,7 +47,7 @@ enum Trust {
     /// Whoever holds the key of the certificate that it shows.
     Anybody,
     /// Whoever has a certificate of these authorities, or one of these certificates.
-    Some { authorities: Arc<WebPkiServerVerifier>, listed: Vec<CertificateDer<'static>> },
+    Some { authorities: Option<Arc<WebPkiServerVerifier>>, listed: Vec<CertificateDer<'static>> },
 }
 
 impl Verifier {
@@ -56,10 +56,12 @@ impl Verifier {
         Self { provider, trust: Trust::Anybody }
     }
 
-    /// Trusts what `listed` issued, and what is `listed` itself.
+    /// Trusts what `listed` authorities issued, and what is `listed` itself.
     pub fn of(provider: Arc<CryptoProvider>, listed: Vec<CertificateDer<'static>>) -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(listed.iter().cloned());
+        // webpki takes whatever it is given for an authority: a server could vouch for others.
+        let is_authority = |it: &&CertificateDer<'_>| Facts::of(it).is_some_and(|facts| facts.is_authority());
+        roots.add_parsable_certificates(listed.iter().filter(is_authority).cloned());
         Self::of_roots(provider, roots, listed)
     }
 
@@ -68,8 +70,14 @@ impl Verifier {
         roots: RootCertStore,
         listed: Vec<CertificateDer<'static>>,
     ) -> Result<Self, String> {
-        let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-        let authorities = authorities.build().map_err(|error| error.to_string())?;
+        let authorities = match roots.is_empty() {
+            true => None,
+            false => {
+                let builder =
+                    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+                Some(builder.build().map_err(|error| error.to_string())?)
+            }
+        };
         Ok(Self { provider, trust: Trust::Some { authorities, listed } })
     }
 }
@@ -88,9 +96,10 @@ impl ServerCertVerifier for Verifier {
             Trust::Some { listed, .. } if listed.contains(end_entity) => {
                 verify_listed(end_entity, server_name, now)
             }
-            Trust::Some { authorities, .. } => {
+            Trust::Some { authorities: Some(authorities), .. } => {
                 authorities.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
             }
+            Trust::Some { authorities: None, .. } => Err(CertificateError::UnknownIssuer.into()),
         };
         verified.inspect_err(|error| {
             let top = intermediates.last().unwrap_or(end_entity);
@@ -189,10 +198,10 @@ fn is_self_issued(certificate: &CertificateDer<'_>) -> bool {
 }
 
 fn wrong_name(certificate: &CertificateDer<'_>, expected: &str) -> String {
-    let names = Facts::of(certificate).map_or(Vec::new(), |facts| facts.names());
+    let names = Facts::of(certificate).map_or(String::new(), |facts| facts.names());
     match names.is_empty() {
         // RFC 9525, section 2: the common name is not looked at.
         true => format!("the certificate is not for {expected}: it covers no name (no subjectAltName)"),
-        false => format!("the certificate is not for {expected}, but for {}", names.join(", ")),
+        false => format!("the certificate is not for {expected}, but for {names}"),
     }
 }
