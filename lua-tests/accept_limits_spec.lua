@@ -1,22 +1,9 @@
 local tcp = require("tcp.core")
 local peers = require("support.peers")
 local support = require("support")
+local transports = require("support.transports")
 
 local unpack = table.unpack or unpack
-
-local function listen()
-  return tcp.listen("127.0.0.1", 0)
-end
-
-local function connect(listener)
-  return tcp.connect("127.0.0.1", listener:local_port())
-end
-
---- Both ends of a new connection.
-local function pair(listener)
-  local client = connect(listener)
-  return client, listener:accept(5)
-end
 
 local function close_all(...)
   for _, it in ipairs { ... } do
@@ -44,6 +31,7 @@ local function with_few_descriptors(script, use)
   end, "sh -c 'ulimit -n 24; exec \"$@\"' sh")
 end
 
+-- Plain: accepting does not know of TLS.
 describe("accept without descriptors", function()
   after_each(nothing_is_left)
 
@@ -118,71 +106,68 @@ describe("accept without descriptors", function()
   end)
 end)
 
-describe("an accepted connection closed with input unread", function()
-  after_each(nothing_is_left)
+for _, over in ipairs(transports.all) do
+  describe("an accepted connection closed with input unread" .. over.suffix, function()
+    after_each(nothing_is_left)
 
-  it("lets the last answer reach the client, and holds nobody up", function()
-    local listener = listen()
-    local answer = ("answer"):rep(1000)
-    local cases = {
-      { "ends", 0, 1, function(client)
-        client:write(("x"):rep(300000))
-        assert.equal(answer, client:read_str())
-        client:close()
-      end },
-      { "never closes", 1.9, 3, function(client)
-        client:write("unread")
-        assert.equal(answer, client:read_str())
-      end },
-      { "never stops sending", 0, 1.9, function(client)
-        local ok, err
-        repeat
-          ok, err = client:try_write(("x"):rep(65536))
-        until not ok
-        assert.equal("reset", err.kind)
-        assert.equal(answer, client:read(#answer))
-        client:close()
-      end },
-      { "sends again and again", 0.2, 3, function(client)
-        for _ = 1, 10 do
-          client:write("more")
-          tcp.sleep(0.02)
-        end
-        assert.equal(answer, client:read_str())
-        client:close()
-      end },
-    }
-    for _, case in ipairs(cases) do
-      local client = connect(listener)
-      local taken = timed(function()
-        tcp.spawn(function()
-          local conn = listener:accept()
-          conn:peek(1)
-          conn:write(answer)
-          conn:close()
-          assert(conn:is_closed())
+    it("lets the last answer reach the client, and holds nobody up", function()
+      local answer = ("answer"):rep(1000)
+      local cases = {
+        { "ends", 0, 1, function(client)
+          client:write(("x"):rep(300000))
+          assert.equal(answer, client:read_str())
+          client:close()
+        end },
+        { "never closes", 1.9, 3, function(client)
+          client:write("unread")
+          assert.equal(answer, client:read_str())
+        end },
+        { "never stops sending", 0, 1.9, function(client)
+          local ok, err
+          repeat
+            ok, err = client:try_write(("x"):rep(65536))
+          until not ok
+          assert.equal("reset", err.kind)
+          assert.equal(answer, client:read(#answer))
+          client:close()
+        end },
+        { "sends again and again", 0.2, 3, function(client)
+          for _ = 1, 10 do
+            client:write("more")
+            tcp.sleep(0.02)
+          end
+          assert.equal(answer, client:read_str())
+          client:close()
+        end },
+      }
+      for _, case in ipairs(cases) do
+        local client, conn = over.pair()
+        local taken = timed(function()
+          tcp.spawn(function()
+            conn:peek(1)
+            conn:write(answer)
+            conn:close()
+            assert(conn:is_closed())
+          end)
+          tcp.run(case[4], client)
+          tcp.run()
         end)
-        tcp.run(case[4], client)
-        tcp.run()
-      end)
-      assert.is_true(taken >= case[2] and taken < case[3], ("%s: took %s"):format(case[1], taken))
-      client:close()
-    end
-    listener:close()
-  end)
+        assert.is_true(taken >= case[2] and taken < case[3], ("%s: took %s"):format(case[1], taken))
+        client:close()
+      end
+    end)
 
-  it("outside tasks, too, as soon as anything waits", function()
-    local before = peers.descriptors()
-    local listener = listen()
-    local client, conn = pair(listener)
-    client:write("unread")
-    conn:peek(1)
-    conn:write("answer")
-    conn:close()
-    assert.equal("answer", client:read_str())
-    client:close()
-    listener:close()
-    tcp.run()
-    assert.equal(before, peers.descriptors())
+    it("outside tasks, too, as soon as anything waits", function()
+      local before = peers.descriptors()
+      local client, conn = over.pair()
+      client:write("unread")
+      conn:peek(1)
+      conn:write("answer")
+      conn:close()
+      assert.equal("answer", client:read_str())
+      client:close()
+      tcp.run()
+      assert.equal(before, peers.descriptors())
+    end)
   end)
-end)
+end

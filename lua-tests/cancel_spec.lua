@@ -2,6 +2,7 @@ local tcp = require("tcp.core")
 local peers = require("support.peers")
 local support = require("support")
 local tasks = require("support.tasks")
+local transports = require("support.transports")
 
 local fails, spawn = support.fails, tasks.spawn
 
@@ -120,79 +121,85 @@ describe("cancel", function()
     assert.is_true(rounds < 1000, rounds .. " rounds before another task ran")
   end)
 
-  it("ends accepting, reading, writing and joining", function()
-    local peer = peers.start("accept", "stall")
-    local conn = tcp.connect(peer.host, peer.port)
-    local listener = tcp.listen("127.0.0.1", 0)
-    local sleeper = spawn(tcp.sleep, 60)
-    local ops = {
-      accept = function() listener:accept() end,
-      read_line = function() conn:read_line() end,
-      write = function() conn:write(("x"):rep(20000000)) end,
-      join = function() sleeper:join() end,
-      connect = function() tcp.connect("127.0.0.1", peers.start("--silent").port, 60) end,
-    }
-    for name, op in pairs(ops) do
-      local seen
-      local task = spawn(function()
-        local _, err = tcp.pcall(op)
-        seen = err
-      end)
-      tcp.sleep(0.01)
-      task:cancel()
-      is_cancelled(task)
-      assert.equal("cancelled", seen.kind, name)
-      assert.equal(name, seen.op)
-    end
-    sleeper:cancel()
-    conn:close()
-    listener:close()
-  end)
+  for _, over in ipairs(transports.all) do
+    it("ends accepting, reading, writing and joining" .. over.suffix, function()
+      local conn = over.connect_to("accept", "stall")
+      local listener = over.tcp.listen("127.0.0.1", 0)
+      local sleeper = spawn(tcp.sleep, 60)
+      local ops = {
+        accept = function() listener:accept() end,
+        read_line = function() conn:read_line() end,
+        write = function() conn:write(("x"):rep(20000000)) end,
+        join = function() sleeper:join() end,
+        connect = function() over.tcp.connect("127.0.0.1", peers.start("--silent").port, 60) end,
+      }
+      for name, op in pairs(ops) do
+        local seen
+        local task = spawn(function()
+          local _, err = tcp.pcall(op)
+          seen = err
+        end)
+        tcp.sleep(0.01)
+        task:cancel()
+        is_cancelled(task)
+        assert.equal("cancelled", seen.kind, name)
+        assert.equal(name, seen.op)
+      end
+      sleeper:cancel()
+      conn:close()
+      listener:close()
+      tcp.run()
+    end)
+  end
 end)
 
 describe("on_error", function()
   after_each(tasks.finish_all)
 
-  it("cannot wait, and to have tried disturbs no wait outside tasks", function()
-    local problems = {}
-    tcp.on_error = function()
-      for _, wait in ipairs { function() tcp.run() end, function() tcp.sleep(0.01) end, function() tcp.step() end,
-        function() tcp.queue():pop() end } do
-        problems[#problems + 1] = select(2, pcall(wait))
+  for _, over in ipairs(transports.all) do
+    it("cannot wait, and to have tried disturbs no wait outside tasks" .. over.suffix, function()
+      local problems = {}
+      tcp.on_error = function()
+        for _, wait in ipairs { function() tcp.run() end, function() tcp.sleep(0.01) end, function() tcp.step() end,
+          function() tcp.queue():pop() end } do
+          problems[#problems + 1] = select(2, pcall(wait))
+        end
       end
-    end
-    local peer = peers.start("accept", { "sleep", 50 }, "drain")
-    local conn = tcp.connect(peer.host, peer.port)
-    local is_second = spawn(function()
-      tcp.sleep(0.03)
-      return select(2, conn:try_read(1, { timeout = 0.01 }))
+      local conn = over.connect_to("accept", { "sleep", 50 }, "drain")
+      local is_second = spawn(function()
+        tcp.sleep(0.03)
+        return select(2, conn:try_read(1, { timeout = 0.01 }))
+      end)
+      spawn(function() tcp.sleep(0.01) error("x") end)
+      fails("timeout", conn:try_read(1, { timeout = 0.1 }))
+      assert.equal("busy", is_second:join().kind)
+      spawn(tcp.sleep, 0.03)
+      spawn(function() tcp.sleep(0.001) error("x") end)
+      tcp.sleep(0.02)
+      tcp.run()
+      assert.equal(8, #problems)
+      for _, problem in ipairs(problems) do
+        assert.matches("cancel_spec%.lua:%d+: cannot wait in on_error.*spawn a task", problem)
+      end
+      conn:close()
+      tcp.run()
     end)
-    spawn(function() tcp.sleep(0.01) error("x") end)
-    fails("timeout", conn:try_read(1, { timeout = 0.1 }))
-    assert.equal("busy", is_second:join().kind)
-    spawn(tcp.sleep, 0.03)
-    spawn(function() tcp.sleep(0.001) error("x") end)
-    tcp.sleep(0.02)
-    tcp.run()
-    assert.equal(8, #problems)
-    for _, problem in ipairs(problems) do
-      assert.matches("cancel_spec%.lua:%d+: cannot wait in on_error.*spawn a task", problem)
-    end
-    conn:close()
-  end)
+  end
 
-  it("cuts no write outside tasks by trying to wait", function()
-    local data = ("0123456789"):rep(2000000)
-    local has_tried
-    tcp.on_error = function() has_tried = not pcall(tcp.sleep, 0.01) end
-    local peer = peers.start("accept", { "sleep", 100 }, "drain")
-    local conn = tcp.connect(peer.host, peer.port)
-    spawn(function() tcp.sleep(0.001) error("x") end)
-    assert.equal(conn, conn:write(data))
-    assert.is_true(has_tried, "the write did not last long enough")
-    conn:close()
-    assert.equal(#data, #peer:got())
-  end)
+  for _, over in ipairs(transports.all) do
+    it("cuts no write outside tasks by trying to wait" .. over.suffix, function()
+      local data = ("0123456789"):rep(2000000)
+      local has_tried
+      tcp.on_error = function() has_tried = not pcall(tcp.sleep, 0.01) end
+      local conn, peer = over.connect_to("accept", { "sleep", 100 }, "drain")
+      spawn(function() tcp.sleep(0.001) error("x") end)
+      assert.equal(conn, conn:write(data))
+      assert.is_true(has_tried, "the write did not last long enough")
+      conn:close()
+      assert.equal(#data, #peer:got())
+      tcp.run()
+    end)
+  end
 
   it("may spawn what run then waits for, and need not be a function", function()
     local ran

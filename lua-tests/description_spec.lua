@@ -2,11 +2,33 @@
 
 local peers = require("support.peers")
 local support = require("support")
+local transports = require("support.transports")
 
 --- Runs a script against a peer: HOST and PORT in it are the peer's.
+local function run_against(peer, script, prefix)
+  script = script:gsub("HOST", '"' .. peer.host .. '"'):gsub("PORT", tostring(peer.port))
+  return support.child(script, prefix), peer
+end
+
 local function run(script, ...)
-  local peer = peers.start(...)
-  return support.child((script:gsub("HOST", '"' .. peer.host .. '"'):gsub("PORT", tostring(peer.port)))), peer
+  return run_against(peers.start(...), script)
+end
+
+-- Has the tests' authority for the system's store.
+local TRUSTING = "SSL_CERT_FILE=" .. transports.CLIENT.ca_bundle
+
+--- The same against a server that speaks TLS and is verified.
+local function run_over_tls(script, ...)
+  return run_against(transports.tls.start(...), script, TRUSTING)
+end
+
+--- Asserts that the peer of the script that updates got its packet.
+local function assert_update(peer)
+  local got = peer:got()
+  assert.equal(#got - 4, got:byte(4))
+  local sent = require("tcp.core").json.decode(got:sub(5))
+  assert.equal("update", sent.command)
+  assert.same({ 10, 20, 30 }, { sent.values[1], sent.values[2], sent.values[3] })
 end
 
 describe("the description's script", function()
@@ -62,11 +84,42 @@ describe("the description's script", function()
       conn:close()
     ]], "accept", { "send", '\0\0\0\15{"status":"ok"}' }, "drain")
     assert.equal("ok\n", output)
-    local got = peer:got()
-    assert.equal(#got - 4, got:byte(4))
-    local sent = require("tcp.core").json.decode(got:sub(5))
-    assert.equal("update", sent.command)
-    assert.same({ 10, 20, 30 }, { sent.values[1], sent.values[2], sent.values[3] })
+    assert_update(peer)
+  end)
+
+  it("exchanges JSON packets over TLS with a verified server", function()
+    local output, peer = run_over_tls([[
+      local tcp = require("tcp")
+      local conn = tcp.connect_tls(HOST, PORT, 10)
+      conn:write_json_packet({ command = "update", values = { 10, 20, 30 } })
+      local response = conn:read_json_packet()
+      print(response.status)
+      conn:close()
+    ]], "accept", { "send", '\0\0\0\15{"status":"ok"}' }, "drain")
+    assert.equal("ok\n", output)
+    assert_update(peer)
+  end)
+
+  it("uses the global send and recv after connect_tls", function()
+    local output, peer = run_over_tls([[
+      require("tcp")
+      connect_tls("localhost", PORT, 10)
+      send("Hello, server!")
+      print(recv())
+    ]], "accept", { "read", 14 }, { "send", "Hello, client!" }, "drain")
+    assert.equal("Hello, client!\n", output)
+    assert.equal("Hello, server!", peer:got())
+  end)
+
+  it("sends nothing to a server that cannot be verified", function()
+    local peer = peers.start({ "--tls", "stranger" }, "accept", "drain")
+    local output = run_against(peer, [[
+      local tcp = require("tcp")
+      local conn, err = tcp.try_connect_tls(HOST, PORT, 10)
+      print(conn, err.kind, err.stage)
+    ]], TRUSTING)
+    assert.equal("nil\tcertificate\thandshake\n", output)
+    assert.equal("", peer:got())
   end)
 
   it("asks a web server and matches the answer", function()

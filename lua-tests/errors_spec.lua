@@ -1,7 +1,8 @@
 local tcp = require("tcp.core")
 local support = require("support")
+local transports = require("support.transports")
 
-local connect_to, fails = support.connect_to, support.fails
+local fails = support.fails
 
 local function refused()
   return select(2, tcp.try_connect("127.0.0.1", 1))
@@ -84,16 +85,18 @@ describe("error objects", function()
     assert.is_string(tcp.traceback())
   end)
 
-  it("carry only the fields that apply", function()
-    local conn = connect_to("accept", { "send", "x" }, "close")
-    local err = fails("closed", conn:try_read(2))
-    assert.equal("read", err.op)
-    assert.equal(conn:remote_addr(), err.peer)
-    for _, field in ipairs { "data", "written", "stage", "errno", "alert", "task", "where" } do
-      assert.is_nil(err[field])
-    end
-    conn:close()
-  end)
+  for _, over in ipairs(transports.all) do
+    it("carry only the fields that apply" .. over.suffix, function()
+      local conn = over.connect_to("accept", { "send", "x" }, "close")
+      local err = fails("closed", conn:try_read(2))
+      assert.equal("read", err.op)
+      assert.equal(conn:remote_addr(), err.peer)
+      for _, field in ipairs { "data", "written", "stage", "errno", "alert", "task", "where" } do
+        assert.is_nil(err[field])
+      end
+      conn:close()
+    end)
+  end
 
   it("of misuse are strings, with the position of the script's call, in both forms", function()
     for _, name in ipairs { "connect", "try_connect" } do

@@ -1,6 +1,7 @@
 local tcp = require("tcp.core")
 local shared = require("support.json")
 local support = require("support")
+local transports = require("support.transports")
 
 local json, null = tcp.json, tcp.null
 local encode, decode = json.encode, json.decode
@@ -250,38 +251,40 @@ describe("json encode and decode", function()
     end
   end)
 
-  it("have the rules of packets and documents", function()
-    local conn = support.connect_to("accept", "echo")
-    local deep = nil
-    for _ = 1, 129 do
-      deep = { deep }
-    end
-    for _, form in ipairs { "json", "json_packet" } do
-      local write, read = conn["write_" .. form], conn["read_" .. form]
-      local try_write = conn["try_write_" .. form]
-      for _, text in ipairs { "[]", "{}", "[null,[[]],{}]", '"\\u0000\195\169"', "-0.0", "null", "false" } do
-        write(conn, decode(text))
-        assert_same(decode(text), read(conn))
+  for _, over in ipairs(transports.all) do
+    it("have the rules of packets and documents" .. over.suffix, function()
+      local conn = over.connect_to("accept", "echo")
+      local deep = nil
+      for _ = 1, 129 do
+        deep = { deep }
       end
-      write(conn, json.object { "a" })
-      assert.same({ ["1"] = "a" }, read(conn))
-      for message, value in pairs {
-        ["nesting deeper than 128"] = deep, ["string that is not UTF%-8 at %$%.a"] = { a = "\255" },
-        ["inf is not a JSON number"] = math.huge, ["a list that has names too"] = { 1, a = 2 },
-      } do
-        local err = fails("json", try_write(conn, value))
-        assert.matches("^" .. message, err.message)
-        assert.equal("write_" .. form, err.op)
+      for _, form in ipairs { "json", "json_packet" } do
+        local write, read = conn["write_" .. form], conn["read_" .. form]
+        local try_write = conn["try_write_" .. form]
+        for _, text in ipairs { "[]", "{}", "[null,[[]],{}]", '"\\u0000\195\169"', "-0.0", "null", "false" } do
+          write(conn, decode(text))
+          assert_same(decode(text), read(conn))
+        end
+        write(conn, json.object { "a" })
+        assert.same({ ["1"] = "a" }, read(conn))
+        for message, value in pairs {
+          ["nesting deeper than 128"] = deep, ["string that is not UTF%-8 at %$%.a"] = { a = "\255" },
+          ["inf is not a JSON number"] = math.huge, ["a list that has names too"] = { 1, a = 2 },
+        } do
+          local err = fails("json", try_write(conn, value))
+          assert.matches("^" .. message, err.message)
+          assert.equal("write_" .. form, err.op)
+        end
       end
-    end
-    conn:write_packet(("["):rep(129) .. ("]"):rep(129))
-    local err = fails("json", conn:try_read_json_packet())
-    assert.matches("nesting deeper than 128", err.message)
-    assert.equal(258, #err.data)
-    conn:write('{"a":1,"a":2}')
-    assert.equal(2, conn:read_json().a)
-    conn:close()
-  end)
+      conn:write_packet(("["):rep(129) .. ("]"):rep(129))
+      local err = fails("json", conn:try_read_json_packet())
+      assert.matches("nesting deeper than 128", err.message)
+      assert.equal(258, #err.data)
+      conn:write('{"a":1,"a":2}')
+      assert.equal(2, conn:read_json().a)
+      conn:close()
+    end)
+  end
 
   it("in a recursion without end give an error, not the end of the process", function()
     for _, call in ipairs { 'tcp.json.decode("[1]")', "tcp.json.encode({ 1 })" } do

@@ -1,7 +1,7 @@
 local tcp = require("tcp.core")
-local peers = require("support.peers")
 local support = require("support")
 local tasks = require("support.tasks")
+local transports = require("support.transports")
 
 local fails, spawn = support.fails, tasks.spawn
 local SOURCE = debug.getinfo(1, "S").short_src:gsub("%p", "%%%0")
@@ -102,26 +102,33 @@ describe("run", function()
     tcp.run()
   end)
 
-  it("does not raise as long as a timer or a descriptor can still come", function()
-    local queue = tcp.queue()
-    local popper = spawn(function() return queue:pop() end)
-    fails("timeout", tcp.queue():try_pop(0.002))
-    fails("timeout", popper:try_join(0.002))
-    spawn(function() tcp.sleep(0.01) queue:push("timer") end)
-    assert.equal("timer", popper:join())
-    local peer = peers.start("accept", { "sleep", 20 }, { "send", "x" }, "close")
-    local conn = tcp.connect(peer.host, peer.port)
-    spawn(function() queue:push(conn:recv()) end)
-    assert.equal("x", queue:pop())
-    local listener = tcp.listen("127.0.0.1", 0)
-    local server = spawn(function() listener:accept():close() return "accepted" end)
-    fails("timeout", server:try_join(0.01))
-    local client = tcp.connect("127.0.0.1", listener:local_port())
-    assert.equal("accepted", server:join())
-    client:close()
-    listener:close()
-    conn:close()
-  end)
+  for _, over in ipairs(transports.all) do
+    it("does not raise as long as a timer or a descriptor can still come" .. over.suffix, function()
+      local queue = tcp.queue()
+      local popper = spawn(function() return queue:pop() end)
+      fails("timeout", tcp.queue():try_pop(0.002))
+      fails("timeout", popper:try_join(0.002))
+      spawn(function() tcp.sleep(0.01) queue:push("timer") end)
+      assert.equal("timer", popper:join())
+      local conn = over.connect_to("accept", { "sleep", 20 }, { "send", "x" }, "close")
+      spawn(function() queue:push(conn:recv()) end)
+      assert.equal("x", queue:pop())
+      local listener = over.tcp.listen("127.0.0.1", 0)
+      local server = spawn(function()
+        local accepted = listener:accept()
+        accepted:write("accepted")
+        accepted:close()
+        return "accepted"
+      end)
+      fails("timeout", server:try_join(0.01))
+      local client = over.tcp.connect("127.0.0.1", listener:local_port())
+      assert.equal("accepted", server:join())
+      assert.equal("accepted", client:read_str())
+      client:close()
+      listener:close()
+      conn:close()
+    end)
+  end
 
   it("after an error goes on where it was", function()
     local queue, got = tcp.queue(), nil
@@ -158,51 +165,53 @@ describe("step", function()
     support.misuse("bad argument #1 to 'step' (seconds expected, 0 or more, got -1)", tcp.step, -1)
   end)
 
-  it("wakes for what comes before its time is up", function()
-    local peer = peers.start("accept", { "sleep", 10 }, { "send", "x" }, "stall")
-    local conn = tcp.connect(peer.host, peer.port)
-    local task = spawn(function() return conn:read(1) end)
-    local began = tcp.now()
-    while tcp.step(30) do
-      assert.is_true(tcp.now() - began < 5)
-    end
-    assert.equal("x", task:join())
-    conn:close()
-  end)
+  for _, over in ipairs(transports.all) do
+    it("wakes for what comes before its time is up" .. over.suffix, function()
+      local conn = over.connect_to("accept", { "sleep", 10 }, { "send", "x" }, "stall")
+      local task = spawn(function() return conn:read(1) end)
+      local began = tcp.now()
+      while tcp.step(30) do
+        assert.is_true(tcp.now() - began < 5)
+      end
+      assert.equal("x", task:join())
+      conn:close()
+    end)
+  end
 end)
 
 describe("the loop", function()
   after_each(tasks.finish_all)
 
-  it("runs the tasks while code outside them waits, whatever for", function()
-    local ticks = 0
-    local ticker = spawn(function()
-      while true do
-        tcp.sleep(0.001)
-        ticks = ticks + 1
+  for _, over in ipairs(transports.all) do
+    it("runs the tasks while code outside them waits, whatever for" .. over.suffix, function()
+      local ticks = 0
+      local ticker = spawn(function()
+        while true do
+          tcp.sleep(0.001)
+          ticks = ticks + 1
+        end
+      end)
+      local listener = over.tcp.listen("127.0.0.1", 0)
+      local conn = over.connect_to("accept", { "sleep", 30 }, "drain")
+      local waits = {
+        sleep = function() tcp.sleep(0.02) end,
+        pop = function() tcp.queue():try_pop(0.02) end,
+        read = function() conn:try_read(1, { timeout = 0.02 }) end,
+        accept = function() listener:try_accept(0.02) end,
+        write = function() conn:write(("x"):rep(20000000)) end,
+        ["in a coroutine"] = function() coroutine.wrap(function() tcp.sleep(0.02) end)() end,
+      }
+      for name, wait in pairs(waits) do
+        local before = ticks
+        wait()
+        assert.is_true(ticks > before, name)
       end
+      ticker:cancel()
+      tcp.run()
+      conn:close()
+      listener:close()
     end)
-    local listener = tcp.listen("127.0.0.1", 0)
-    local peer = peers.start("accept", { "sleep", 30 }, "drain")
-    local conn = tcp.connect(peer.host, peer.port)
-    local waits = {
-      sleep = function() tcp.sleep(0.02) end,
-      pop = function() tcp.queue():try_pop(0.02) end,
-      read = function() conn:try_read(1, { timeout = 0.02 }) end,
-      accept = function() listener:try_accept(0.02) end,
-      write = function() conn:write(("x"):rep(20000000)) end,
-      ["in a coroutine"] = function() coroutine.wrap(function() tcp.sleep(0.02) end)() end,
-    }
-    for name, wait in pairs(waits) do
-      local before = ticks
-      wait()
-      assert.is_true(ticks > before, name)
-    end
-    ticker:cancel()
-    tcp.run()
-    conn:close()
-    listener:close()
-  end)
+  end
 
   it("lets others run in sleep(0), each in its turn", function()
     local order = {}
@@ -220,28 +229,29 @@ describe("the loop", function()
 
   -- Operations that find what they want at once, again and again.
   for method, argument in pairs { read = 17, read_line = "L", recv = 17 } do
-    it("is not held up by a flood that is met with " .. method, function()
-      local flood = 200000
-      local peer = peers.start("accept", { "repeat", flood, "0123456789abcdef\n" }, "stall")
-      local conn = tcp.connect(peer.host, peer.port)
-      conn:peek(1)
-      local got, ticks = 0, 0
-      local reader = spawn(function()
-        while got < flood * 17 do
-          got = got + #conn[method](conn, argument)
-        end
+    for _, over in ipairs(transports.all) do
+      it("is not held up by a flood that is met with " .. method .. over.suffix, function()
+        local flood = 200000
+        local conn = over.connect_to("accept", { "repeat", flood, "0123456789abcdef\n" }, "stall")
+        conn:peek(1)
+        local got, ticks = 0, 0
+        local reader = spawn(function()
+          while got < flood * 17 do
+            got = got + #conn[method](conn, argument)
+          end
+        end)
+        spawn(function()
+          while got < flood * 17 do
+            ticks = ticks + 1
+            tcp.sleep(0)
+          end
+        end)
+        reader:join()
+        assert.is_true(ticks > 3, ticks .. " turns of another task")
+        tcp.run()
+        conn:close()
       end)
-      spawn(function()
-        while got < flood * 17 do
-          ticks = ticks + 1
-          tcp.sleep(0)
-        end
-      end)
-      reader:join()
-      assert.is_true(ticks > 3, ticks .. " turns of another task")
-      tcp.run()
-      conn:close()
-    end)
+    end
   end
 
   it("is not held up by a queue that is always ready, in a task and outside", function()

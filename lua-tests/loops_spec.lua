@@ -1,10 +1,11 @@
 -- luacheck: ignore 512 (loops that are left at once)
 local tcp = require("tcp.core")
+local transports = require("support.transports")
 local waits = require("support.waits")
 
 local is_plain_51 = _VERSION == "Lua 5.1" and not jit
 local SOURCE = debug.getinfo(1, "S").short_src
-local pair, is_usable, clean = waits.pair, waits.is_usable, waits.clean
+local is_usable, clean = waits.is_usable, waits.clean
 
 --- Gives what it got, after a wait. It stands here because advice names the line.
 local function wait(...)
@@ -14,6 +15,12 @@ end
 
 local function advises(text, fn, ...)
   return waits.advises(SOURCE, text, fn, ...)
+end
+
+--- Both ends of a connection, which `clean` closes.
+local function pair(over)
+  local near, far = over.pair()
+  return waits.opens(near), waits.opens(far)
 end
 
 local function test(name, body)
@@ -57,51 +64,53 @@ local LOOPS = {
 }
 
 describe("a for loop whose iterator has to wait:", function()
-  for name, case in pairs(LOOPS) do
-    local instead, run_loop = case[1], case[2]
+  for _, over in ipairs(transports.all) do
+    for name, case in pairs(LOOPS) do
+      local instead, run_loop = case[1], case[2]
 
-    test(name, function()
-      local near, far = pair()
-      local queue, listener = tcp.queue(), waits.opens(tcp.listen("127.0.0.1", 0))
-      if is_plain_51 then
-        advises(LOOP .. instead, run_loop, far, queue, listener)
-        is_usable(near, far)
-        queue:push(1)
-        assert.equal(1, queue:pop(0))
-      else
-        local task = tcp.spawn(run_loop, far, queue, listener)
-        tcp.sleep(0.001)
-        assert.equal("waiting", task:status())
-        near:write_packet("1")
-        near:write("1\n")
-        queue:push(1)
-        waits.opens(tcp.connect("127.0.0.1", listener:local_port()))
-        tcp.spawn(function()
-          tcp.sleep(0.01)
-          near:shutdown("send")
-        end)
-        task:try_join(10)
-        assert.is_true(task:status() == "done" or name:find("json") ~= nil)
-        far:read_str()
-      end
+      test(name .. over.suffix, function()
+        local near, far = pair(over)
+        local queue, listener = tcp.queue(), waits.opens(tcp.listen("127.0.0.1", 0))
+        if is_plain_51 then
+          advises(LOOP .. instead, run_loop, far, queue, listener)
+          is_usable(near, far)
+          queue:push(1)
+          assert.equal(1, queue:pop(0))
+        else
+          local task = tcp.spawn(run_loop, far, queue, listener)
+          tcp.sleep(0.001)
+          assert.equal("waiting", task:status())
+          near:write_packet("1")
+          near:write("1\n")
+          queue:push(1)
+          waits.opens(tcp.connect("127.0.0.1", listener:local_port()))
+          tcp.spawn(function()
+            tcp.sleep(0.01)
+            near:shutdown("send")
+          end)
+          task:try_join(10)
+          assert.is_true(task:status() == "done" or name:find("json") ~= nil)
+          far:read_str()
+        end
+      end)
+    end
+
+    test("it works on every Lua where there is no need to wait, and around waits" .. over.suffix, function()
+      local near, far = pair(over)
+      near:write("1\n2\n3\n")
+      near:shutdown("send")
+      assert.equal(6, tcp.run(function()
+        far:peek(6)
+        local sum = 0
+        for line in far:lines() do
+          sum = sum + wait(tonumber(line))
+          if sum == 6 then
+            return sum
+          end
+        end
+      end))
     end)
   end
-
-  test("it works on every Lua where there is no need to wait, and around waits", function()
-    local near, far = pair()
-    near:write("1\n2\n3\n")
-    near:shutdown("send")
-    assert.equal(6, tcp.run(function()
-      far:peek(6)
-      local sum = 0
-      for line in far:lines() do
-        sum = sum + wait(tonumber(line))
-        if sum == 6 then
-          return sum
-        end
-      end
-    end))
-  end)
 
   test("no advice names a function that is not there", function()
     local err = select(2, tcp.spawn(function()

@@ -1,5 +1,7 @@
 local tcp = require("tcp.core")
 local support = require("support")
+local transports = require("support.transports")
+local waits = require("support.waits")
 
 local fails = support.fails
 local unpack = table.unpack or unpack
@@ -9,19 +11,16 @@ local has_luv, uv = pcall(require, "luv")
 -- What a loop may use of the processor while nothing happens.
 local IDLE = 0.1
 
-local function pair()
-  local listener = tcp.listen("127.0.0.1", 0)
-  local client = tcp.connect("127.0.0.1", listener:local_port())
-  local conn = listener:accept(5)
-  listener:close()
+local function pair(over)
+  local client, conn = over.pair()
   client:set_timeout(0)
   conn:set_timeout(0)
   return client, conn
 end
 
 --- A connection that a task has waited on before, so that tcp's own loop watches it, too.
-local function watched_pair()
-  local client, conn = pair()
+local function watched_pair(over)
+  local client, conn = pair(over)
   local task = tcp.spawn(function()
     return conn:read_line({ timeout = 5 })
   end)
@@ -35,6 +34,7 @@ local function close_all(...)
   for _, it in ipairs { ... } do
     it:close()
   end
+  waits.see_off()
 end
 
 describe("luv", function()
@@ -101,30 +101,84 @@ describe("luv", function()
     return cpu
   end
 
-  it("polls a connection", function()
-    local client, conn = watched_pair()
-    local got, calls = {}, 0
-    on(conn:pollfd(), "r", function()
-      calls = calls + 1
-      local line, err = conn:try_read_line()
-      while line do
-        got[#got + 1] = line
-        line, err = conn:try_read_line()
-      end
-      if err.kind == "closed" then
-        uv.stop()
+  for _, over in ipairs(transports.all) do
+    it("polls a connection" .. over.suffix, function()
+      local client, conn = watched_pair(over)
+      local got, calls = {}, 0
+      on(conn:pollfd(), "r", function()
+        calls = calls + 1
+        local line, err = conn:try_read_line()
+        while line do
+          got[#got + 1] = line
+          line, err = conn:try_read_line()
+        end
+        if err.kind == "closed" then
+          uv.stop()
+        else
+          fails("timeout", nil, err)
+          assert.equal("r", conn:events())
+        end
+      end)
+      after(0.05, function() client:write("one\ntwo\nthr") end)
+      after(0.10, function() client:write("ee\n") end)
+      after(0.15, function() client:close() end)
+      assert.is_true(run() < IDLE)
+      assert.same({ "one", "two", "three" }, got)
+      assert.is_true(calls <= 6, calls .. " calls")
+      close_all(conn)
+    end)
+  end
+
+  it("polls a handshake, and then much both ways, for what the connection says", function()
+    local listener = transports.tls.tcp.listen("127.0.0.1", 0)
+    local port = listener:local_port()
+    local data, sent, answer = ("x"):rep(1024 * 1024), 0, nil
+    local task = tcp.spawn(function()
+      local client = transports.tls.tcp.connect("127.0.0.1", port)
+      client:write(data, "\n")
+      answer = client:read_str()
+      client:close()
+      uv.stop()
+    end)
+    tcp.step(0)
+    local conn = listener:accept(5)
+    conn:set_timeout(0)
+    conn:set_option("send_buffer", 16384)
+    drive()
+    local poll, got = kept(uv.new_poll(conn:pollfd())), nil
+    local on_ready
+    local function proceed()
+      local value, err
+      if not got then
+        got, err = conn:try_read_line()
+        value = got
+      elseif sent < #data then
+        value, err = conn:try_send_some(data, sent + 1)
+        sent = sent + (value or 0)
       else
-        fails("timeout", nil, err)
-        assert.equal("r", conn:events())
+        value, err = conn:try_shutdown("send")
+        if value then
+          poll:stop()
+          return false
+        end
+      end
+      assert(value or err.kind == "timeout", err)
+      return value
+    end
+    on_ready = guarded(function()
+      local value = proceed()
+      while value do
+        value = proceed()
+      end
+      if value == nil then
+        poll:start(conn:events(), on_ready)
       end
     end)
-    after(0.05, function() client:write("one\ntwo\nthr") end)
-    after(0.10, function() client:write("ee\n") end)
-    after(0.15, function() client:close() end)
-    assert.is_true(run() < IDLE)
-    assert.same({ "one", "two", "three" }, got)
-    assert.is_true(calls <= 6, calls .. " calls")
-    conn:close()
+    on_ready()
+    run()
+    assert.equal("done", task:status())
+    assert.is_true(data == got and data == answer)
+    close_all(conn, listener)
   end)
 
   it("polls a listener", function()
@@ -154,36 +208,38 @@ describe("luv", function()
     listener:close()
   end)
 
-  it("drives tasks that sleep, connect, accept, read and come later", function()
-    local log = {}
-    local listener = tcp.listen("127.0.0.1", 0)
-    drive()
-    tcp.spawn(function()
-      local conn = listener:accept()
-      local line = conn:read_line()
-      log[#log + 1] = line
-      conn:write_line("bye")
-      conn:close()
-    end)
-    after(0.05, function()
+  for _, over in ipairs(transports.all) do
+    it("drives tasks that sleep, connect, accept, read and come later" .. over.suffix, function()
+      local log = {}
+      local listener = over.tcp.listen("127.0.0.1", 0)
+      drive()
       tcp.spawn(function()
-        tcp.sleep(0.05)
-        local conn = tcp.connect("localhost", listener:local_port())
-        tcp.sleep(0.05)
-        conn:write_line("hello")
+        local conn = listener:accept()
         local line = conn:read_line()
         log[#log + 1] = line
+        conn:write_line("bye")
         conn:close()
-        uv.stop()
       end)
+      after(0.05, function()
+        tcp.spawn(function()
+          tcp.sleep(0.05)
+          local conn = over.tcp.connect("localhost", listener:local_port())
+          tcp.sleep(0.05)
+          conn:write_line("hello")
+          local line = conn:read_line()
+          log[#log + 1] = line
+          conn:close()
+          uv.stop()
+        end)
+      end)
+      local cpu = run()
+      assert.same({ "hello", "bye" }, log)
+      assert.is_true(steps < 40, steps .. " steps")
+      assert.is_true(cpu < IDLE, "used " .. cpu)
+      listener:close()
+      assert.is_false(tcp.step(0))
     end)
-    local cpu = run()
-    assert.same({ "hello", "bye" }, log)
-    assert.is_true(steps < 40, steps .. " steps")
-    assert.is_true(cpu < IDLE, "used " .. cpu)
-    listener:close()
-    assert.is_false(tcp.step(0))
-  end)
+  end
 
   -- What code outside tasks does to a task, and what it must come to.
   local queue = tcp.queue()
@@ -216,18 +272,20 @@ describe("luv", function()
     end)
   end
 
-  it("sees to what is left of a closed connection", function()
-    local client, conn = pair()
-    drive()
-    client:write("unread")
-    conn:peek(1, { timeout = 5 })
-    conn:write("answer")
-    conn:close()
-    client:set_timeout(5)
-    assert.equal("answer", client:read_str())
-    client:close()
-    after(0.1, uv.stop)
-    run()
-    assert.is_true(steps < 10, steps .. " steps")
-  end)
+  for _, over in ipairs(transports.all) do
+    it("sees to what is left of a closed connection" .. over.suffix, function()
+      local client, conn = pair(over)
+      drive()
+      client:write("unread")
+      conn:peek(1, { timeout = 5 })
+      conn:write("answer")
+      conn:close()
+      client:set_timeout(5)
+      assert.equal("answer", client:read_str())
+      client:close()
+      after(0.1, uv.stop)
+      run()
+      assert.is_true(steps < 10, steps .. " steps")
+    end)
+  end
 end)

@@ -2,6 +2,7 @@
 
 local tcp = require("tcp.core")
 local support = require("support")
+local transports = require("support.transports")
 
 local counts = debug.getregistry()["tcp.counts"]
 
@@ -17,52 +18,57 @@ end
 
 local NOTHING = "0 tasks, 0 registrations, 0 timers, 0 reads"
 
-describe("a thousand tasks", function()
-  it("exchange a hundred packets each with as many others, and leave nothing", function()
-    local TASKS, PACKETS = 1000, 100
-    local listener = tcp.listen("127.0.0.1", 0)
-    local sent, served, answered = 0, 0, 0
-    tcp.spawn(function()
-      for _ = 1, TASKS do
-        tcp.spawn(function(conn)
-          local value = conn:try_read_json_packet()
-          while value do
-            served = served + value.number
-            conn:write_json_packet({ twice = value.number * 2 })
-            value = conn:try_read_json_packet()
+local PACKETS = 100
+
+for _, over in ipairs(transports.all) do
+  local TASKS = over.is_tls and 500 or 1000
+
+  describe(TASKS .. " tasks" .. over.suffix, function()
+    it("exchange a hundred packets each with as many others, and leave nothing", function()
+      local listener = over.tcp.listen("127.0.0.1", 0)
+      local sent, served, answered = 0, 0, 0
+      tcp.spawn(function()
+        for _ = 1, TASKS do
+          tcp.spawn(function(conn)
+            local value = conn:try_read_json_packet()
+            while value do
+              served = served + value.number
+              conn:write_json_packet({ twice = value.number * 2 })
+              value = conn:try_read_json_packet()
+            end
+            conn:close()
+          end, listener:accept())
+        end
+        listener:close()
+      end)
+      local tasks = {}
+      for i = 1, TASKS do
+        tasks[i] = tcp.spawn(function()
+          local conn = over.tcp.connect("127.0.0.1", listener:local_port(), { timeout = 60, read_timeout = 60 })
+          for j = 1, PACKETS do
+            sent = sent + i * j
+            conn:write_json_packet({ number = i * j })
+            local answer = conn:read_json_packet()
+            answered = answered + answer.twice
           end
           conn:close()
-        end, listener:accept())
+          return i
+        end)
       end
-      listener:close()
+      local joined = 0
+      for i = 1, TASKS do
+        joined = joined + tasks[i]:join()
+      end
+      tcp.run()
+      local expected = (TASKS * (TASKS + 1) / 2) * (PACKETS * (PACKETS + 1) / 2)
+      assert.equal(expected, sent)
+      assert.equal(expected, served)
+      assert.equal(2 * expected, answered)
+      assert.equal(TASKS * (TASKS + 1) / 2, joined)
+      assert.equal(NOTHING, left())
     end)
-    local tasks = {}
-    for i = 1, TASKS do
-      tasks[i] = tcp.spawn(function()
-        local conn = tcp.connect("127.0.0.1", listener:local_port(), { timeout = 60, read_timeout = 60 })
-        for j = 1, PACKETS do
-          sent = sent + i * j
-          conn:write_json_packet({ number = i * j })
-          local answer = conn:read_json_packet()
-          answered = answered + answer.twice
-        end
-        conn:close()
-        return i
-      end)
-    end
-    local joined = 0
-    for i = 1, TASKS do
-      joined = joined + tasks[i]:join()
-    end
-    tcp.run()
-    local expected = (TASKS * (TASKS + 1) / 2) * (PACKETS * (PACKETS + 1) / 2)
-    assert.equal(expected, sent)
-    assert.equal(expected, served)
-    assert.equal(2 * expected, answered)
-    assert.equal(TASKS * (TASKS + 1) / 2, joined)
-    assert.equal(NOTHING, left())
   end)
-end)
+end
 
 -- Prints how much memory each of 10,000 coroutines takes, then each of as many sleeping tasks, and how late they woke.
 local SLEEPERS = [[

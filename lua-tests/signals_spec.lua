@@ -26,6 +26,12 @@ local WAITS = {
   ["lines"] = "for _ in conn:lines() do end",
   ["write"] = "while true do conn:write(('x'):rep(1000000)) end",
   ["connect"] = "tcp.connect(host, silent, 60)",
+  ["connect_tls"] = "tcp.connect_tls(host, port, 60)",
+  ["connect_tls without a limit"] = "tcp.try_connect_tls(host, port, math.huge)",
+  ["handshake"] = "unshaken():handshake()",
+  ["try_handshake with a timeout"] = "unshaken():try_handshake({ timeout = 60 })",
+  ["a first read of an accepted connection"] = "unshaken():read_line()",
+  ["a first write of an accepted connection"] = "unshaken():write('x')",
   ["sleep"] = "tcp.sleep(60)",
 }
 
@@ -33,6 +39,15 @@ local SCRIPT = [[
   local tcp = require("tcp")
   local host, port, silent = "127.0.0.1", %d, %d
   local conn = tcp.connect(host, port)
+  -- Accepted from a client that says nothing.
+  local function unshaken()
+    local server = { cert = "build/certificates/server.pem", key = "build/certificates/server.key" }
+    local listener = tcp.listen(host, 0, { tls = server })
+    local raw = tcp.connect(host, listener:local_port())
+    local far = listener:accept()
+    tcp.kept = { listener, raw, far }
+    return far
+  end
   local function wait()
     print("waiting")
     io.stdout:flush()

@@ -1,7 +1,7 @@
 local tcp = require("tcp.core")
-local peers = require("support.peers")
 local support = require("support")
 local tasks = require("support.tasks")
+local transports = require("support.transports")
 
 local fails, spawn, misuse = support.fails, tasks.spawn, support.misuse
 local with_timeout, try_with_timeout = tcp.with_timeout, tcp.try_with_timeout
@@ -164,17 +164,19 @@ local CLAIMS = {
     fails("timeout", try_with_timeout(0.002, function() tcp.queue():pop(60) end))
     with_timeout(60, function() fails("timeout", tcp.queue():try_pop(0.002)) end)
   end,
-  ["loses no bytes"] = function()
-    local peer = peers.start("accept", { "send", "half" }, { "read", 1 }, { "send", " line\n" }, "stall")
-    local conn = tcp.connect(peer.host, peer.port)
+}
+
+for _, over in ipairs(transports.all) do
+  CLAIMS["loses no bytes" .. over.suffix] = function()
+    local conn = over.connect_to("accept", { "send", "half" }, { "read", 1 }, { "send", " line\n" }, "stall")
     assert.equal("h", conn:peek(1))
     fails("timeout", try_with_timeout(0.005, function() return (conn:read_line()) end))
     assert.equal(4, conn:buffered())
     conn:write("x")
     assert.equal("half line", with_timeout(60, function() return (conn:read_line()) end))
     conn:close()
-  end,
-}
+  end
+end
 
 for place, run in pairs(PLACES) do
   describe("with_timeout " .. place, function()

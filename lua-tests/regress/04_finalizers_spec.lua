@@ -2,7 +2,7 @@
 -- forgotten the colon.
 
 local tcp = require("tcp.core")
-local support = require("support")
+local transports = require("support.transports")
 
 --- Calls `finalize` when the collector finds what this made.
 local function litter(finalize)
@@ -14,27 +14,31 @@ local function litter(finalize)
   end
 end
 
-describe("a finalizer that uses a connection in use", function()
-  it("gets busy, and disturbs nothing", function()
-    local conn = support.connect_to("accept", { "repeat", 300, ("x"):rep(99) .. "\n" }, "shutdown", "drain")
-    local kinds, count = {}, 0
-    for line in conn:lines() do
-      assert.equal(99, #line)
-      count = count + 1
-      litter(function()
-        local _, err = conn:try_write("x")
-        if err then
-          kinds[err.kind] = true
-          local ok, raised = pcall(conn.buffered, conn)
-          assert(ok or tcp.is_error(raised, "busy"))
-        end
-      end)
-      litter(function() conn:is_tls() end)
-      collectgarbage("step")
-    end
-    assert.equal(300, count)
-    kinds.busy, kinds.reset = nil, nil
-    assert.is_nil(next(kinds))
-    conn:close()
+for _, over in ipairs(transports.all) do
+  describe("a finalizer that uses a connection in use" .. over.suffix, function()
+    local connect_to = over.connect_to
+
+    it("gets busy, and disturbs nothing", function()
+      local conn = connect_to("accept", { "repeat", 300, ("x"):rep(99) .. "\n" }, "shutdown", "drain")
+      local kinds, count = {}, 0
+      for line in conn:lines() do
+        assert.equal(99, #line)
+        count = count + 1
+        litter(function()
+          local _, err = conn:try_write("x")
+          if err then
+            kinds[err.kind] = true
+            local ok, raised = pcall(conn.buffered, conn)
+            assert(ok or tcp.is_error(raised, "busy"))
+          end
+        end)
+        litter(function() conn:is_tls() end)
+        collectgarbage("step")
+      end
+      assert.equal(300, count)
+      kinds.busy, kinds.reset = nil, nil
+      assert.is_nil(next(kinds))
+      conn:close()
+    end)
   end)
-end)
+end

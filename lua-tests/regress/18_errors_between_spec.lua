@@ -2,12 +2,11 @@
 -- module believing in a timer that was never set: every later wait with a time limit hung.
 
 local support = require("support")
+local transports = require("support.transports")
 
 local SCRIPT = [[
+  local conn, far = require("support.transports").%s.pair()
   local tcp = require("tcp")
-  local listener = tcp.listen("127.0.0.1", 0)
-  local conn = tcp.connect("127.0.0.1", listener:local_port())
-  local far = listener:accept()
   local beside = 0
   -- Where hooks belong to all coroutines they would strike in the task itself.
   local ticker = not jit and tcp.spawn(function()
@@ -37,7 +36,7 @@ local SCRIPT = [[
         wait()
         debug.sethook()
       end)
-      if at % 20 == 0 then
+      if at %% 20 == 0 then
         local began = tcp.now()
         tcp.sleep(0.003)
         local _, err = conn:try_read(1, { timeout = 0.003 })
@@ -55,7 +54,11 @@ local SCRIPT = [[
 ]]
 
 describe("an error that strikes anywhere in a wait", function()
-  it("leaves later waits as they should be", function()
-    assert.matches("^still there\tand runs\t[^f]", support.child(SCRIPT, "timeout 60"))
-  end)
+  for _, over in ipairs(transports.all) do
+    it("leaves later waits as they should be" .. over.suffix, function()
+      local script = SCRIPT:format(over.is_tls and "tls" or "plain")
+      local found = "package.path = 'lua-tests/?.lua;lua-tests/?/init.lua;' .. package.path\n"
+      assert.matches("^still there\tand runs\t[^f]", support.child(found .. script, "timeout 60"))
+    end)
+  end
 end)

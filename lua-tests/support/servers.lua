@@ -20,7 +20,7 @@ exec 3<&0
 server=$!
 echo $server >pid.new && mv pid.new pid
 { cat; [ -e ended ] || kill $server; } <&3 2>/dev/null &
-wait $server
+wait $server 2>/dev/null
 echo $? >ended
 wait
 cd / && rm -rf %s

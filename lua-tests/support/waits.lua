@@ -2,6 +2,7 @@
 
 local assert = require("luassert")
 local tcp = require("tcp.core")
+local transports = require("support.transports")
 
 local waits = {}
 
@@ -13,13 +14,10 @@ function waits.opens(it)
   return it
 end
 
---- Both ends of a connection, which `clean` closes.
-function waits.pair()
-  local listener = tcp.listen("127.0.0.1", 0)
-  local near = waits.opens(tcp.connect("127.0.0.1", listener:local_port()))
-  local far = waits.opens(listener:accept())
-  listener:close()
-  return near, far
+--- Both ends of a connection over a transport (plain, if none is given), which `clean` closes.
+function waits.pair(over)
+  local near, far = (over or transports.plain).pair()
+  return waits.opens(near), waits.opens(far)
 end
 
 --- Gives what it got, after a wait.
@@ -54,12 +52,18 @@ function waits.is_usable(near, far)
   end))
 end
 
+--- Has the loop see to what is left of connections that were closed.
+function waits.see_off()
+  tcp.run()
+end
+
 function waits.clean()
   for i = #opened, 1, -1 do
     opened[i]:close()
     opened[i] = nil
   end
   assert.is_false(tcp.step(0), "a task is left")
+  waits.see_off()
 end
 
 --- A test's body that leaves nothing behind: its descriptors are counted before `after_each`.

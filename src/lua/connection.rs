@@ -100,12 +100,12 @@ pub struct Call<'a> {
     pub lua: &'a Lua,
     values: [Value; 3],
     /// `{ timeout = s }` of this call.
-    timeout: Option<Option<Duration>>,
+    pub timeout: Option<Option<Duration>>,
 }
 
 impl<'a> Call<'a> {
     /// `arity`: what comes behind so many arguments has to be the table of options.
-    fn new(lua: &'a Lua, mut values: [Value; 3], arity: usize) -> Result<Self, Misuse> {
+    pub fn new(lua: &'a Lua, mut values: [Value; 3], arity: usize) -> Result<Self, Misuse> {
         let mut timeout = None;
         if let Some(last) = values.iter_mut().rfind(|value| !value.is_nil())
             && let Value::Table(options) = last

@@ -67,12 +67,6 @@ pub fn register(lua: &Lua, core: &Table, marks: &Marks) -> mlua::Result<()> {
         flat(it.peek(count, |bytes| string(call, bytes))?)
     })?;
     core.raw_set("reading", methods)?;
-    let shake = lua.create_table()?;
-    reading(lua, &shake, "handshake", "handshake", 0, |it, _, _| match it.is_tls() {
-        true => Ok(it.handshake()?.map(|()| true)),
-        false => Err(Misuse::plain().into()),
-    })?;
-    core.raw_set("shake", shake.raw_get::<Value>("handshake")?)?;
     core.raw_set("busy", lua.create_function(busy)?)?;
     core.raw_set("stdin", lua.create_function(stdin)?)?;
     register_iterators(lua, core, marks)

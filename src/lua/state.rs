@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::lua::args::Misuse;
 use crate::lua::args::Place;
 use crate::lua::args::nearest;
+use crate::lua::connection::Call;
 use crate::lua::connection::Connection;
 use crate::lua::connection::Receiver;
 use crate::lua::connection::Remains;
@@ -59,7 +60,30 @@ pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
         option(lua, it, name)
     })?;
     core.raw_set("fallible", fallible)?;
+    core.raw_set("handshake", lua.create_function(handshake)?)?;
     core.raw_set("shutdown", lua.create_function(shutdown)?)
+}
+
+/// Step: while it waits, `more` is the ticket of a write that comes first.
+fn handshake(lua: &Lua, (it, options): (Receiver, Value)) -> mlua::Result<Reply<Nothing>> {
+    const OP: &str = "handshake";
+    let both = receiver(it).and_then(|it| Ok((it, Call::new(lua, [options, Value::Nil, Value::Nil], 0)?)));
+    let (mut it, call) = match both {
+        Ok(both) => both,
+        Err(failure) => return reply::failed(lua, failure, OP, None),
+    };
+    if !it.net.is_tls() {
+        return reply::failed(lua, Misuse::plain().into(), OP, None);
+    }
+    match it.net.begin_handshake() {
+        Ok(None) => Ok(reply::done(Nothing::None)),
+        Ok(Some((ticket, interest))) => {
+            let limit = call.timeout.unwrap_or(it.net.reading.timeout);
+            let expiry = it.net.reading.expiry(limit);
+            Ok(reply::waiting(lua, interest, expiry, Value::Integer(ticket as Integer)))
+        }
+        Err(error) => reply::failed(lua, error.without_written().into(), OP, Some(it.net.peer())),
+    }
 }
 
 /// Step: behind the writes that are queued, if the sending side is to end. While it waits, `more` is the ticket; once

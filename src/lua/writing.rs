@@ -112,7 +112,9 @@ fn write_on(lua: &Lua, (it, ticket, op): (Receiver, Ticket, String)) -> mlua::Re
     let mut moved = false;
     match it.net.continue_write(ticket, &mut moved) {
         Ok(Step::Ready(sent)) => Ok(reply::done(sent)),
-        Ok(Step::Wait(interest)) => Ok(reply::waiting(lua, interest, expiry(&it), Value::Boolean(moved))),
+        Ok(Step::Wait(interest)) => {
+            Ok(reply::waiting(lua, interest, it.net.write_expiry(ticket), Value::Boolean(moved)))
+        }
         Err(error) => reply::failed(lua, error.into(), &op, Some(it.net.peer())),
     }
 }

@@ -167,14 +167,14 @@ impl Connection {
             return Ok(Written::Whole(sent));
         }
         self.writing.note_wait(interest);
-        Ok(Written::Queued(self.outbox.push(pieces(), sent, cut), interest))
+        Ok(Written::Queued(self.outbox.push(pieces(), sent, cut, self.writing.timeout), interest))
     }
 
     /// As `write`, for bytes that last already.
     pub fn write_pieces(&mut self, pieces: Vec<Piece>, cut: Cut) -> Result<Written, Error> {
         let stream = self.stream.as_ref().ok_or_else(Error::closed_here)?;
         stream.check_output().map_err(|error| error.with_written(0))?;
-        let ticket = self.outbox.push(pieces, 0, cut);
+        let ticket = self.outbox.push(pieces, 0, cut, self.writing.timeout);
         Ok(match self.continue_write(ticket, &mut false)? {
             Step::Ready(sent) => Written::Whole(sent),
             Step::Wait(interest) => Written::Queued(ticket, interest),
@@ -194,7 +194,7 @@ impl Connection {
                     false => Err(Error::new(Kind::Closed, "the write was given up")),
                 };
             };
-            let is_done = write.is_done();
+            let (is_done, unsent) = (write.is_done(), stream.unsent());
             let step = match is_done && (write.cut == Cut::Some || stream.is_settled()) {
                 true => {
                     let sent = write.sent();
@@ -212,11 +212,13 @@ impl Connection {
                     *moved = true;
                 }
                 Ok(Step::Wait(interest)) => {
+                    *moved |= stream.unsent() < unsent;
                     self.writing.note_wait(interest);
                     return Ok(Step::Wait(interest));
                 }
                 Err(error) => {
                     write.advance(error.written().unwrap_or_default());
+                    let error = self.overdue(error);
                     return Err(self.drop_write(ticket, error));
                 }
             }
@@ -233,6 +235,15 @@ impl Connection {
         error
     }
 
+    /// What an operation that has waited for the handshake is told if that took too long: its time is over. Whoever comes
+    /// later must not think that there is hope.
+    pub(super) fn overdue(&self, error: Error) -> Error {
+        match self.stream.as_ref().and_then(Stream::overdue) {
+            Some(reason) => Error::new(Kind::Timeout, reason).with_stage(Stage::Handshake),
+            None => error,
+        }
+    }
+
     fn drop_write(&mut self, ticket: Ticket, cause: Error) -> Error {
         let Some(write) = self.outbox.remove(ticket) else { return cause };
         let may_continue = write.cut == Cut::MayContinue && cause.kind() == Kind::Timeout;
@@ -245,6 +256,11 @@ impl Connection {
         cause.with_written(write.sent())
     }
 
+    /// When a queued write of which bytes have just moved has to end.
+    pub fn write_expiry(&self, ticket: Ticket) -> Deadline {
+        self.writing.expiry(self.outbox.limit(ticket))
+    }
+
     /// The ticket of the write whose turn it is.
     pub fn front_write(&self) -> Option<Ticket> {
         self.outbox.front()
@@ -255,7 +271,21 @@ impl Connection {
         if self.outbox.is_empty() && self.stream.as_ref().is_none_or(Stream::is_settled) {
             return Ok(None);
         }
-        let ticket = self.outbox.push(Vec::new(), 0, Cut::EndsOutput);
+        let ticket = self.outbox.push(Vec::new(), 0, Cut::EndsOutput, self.writing.timeout);
+        Ok(match self.continue_write(ticket, &mut false)? {
+            Step::Ready(_) => None,
+            Step::Wait(interest) => Some((ticket, interest)),
+        })
+    }
+
+    /// A write of nothing before all others, which is done when TLS's handshake is. `None` if that is so.
+    pub fn begin_handshake(&mut self) -> Result<Option<(Ticket, Interest)>, Error> {
+        let stream = self.stream.as_mut().ok_or_else(Error::closed_here)?;
+        if !stream.is_handshaking() {
+            // Or it has failed.
+            return stream.check_handshake().map(|()| None);
+        }
+        let ticket = self.outbox.push_first();
         Ok(match self.continue_write(ticket, &mut false)? {
             Step::Ready(_) => None,
             Step::Wait(interest) => Some((ticket, interest)),
@@ -296,7 +326,11 @@ impl Connection {
     /// would reset it, and the last answer might not reach the peer (RFC 2525, section 2.17). So is a client's whose server
     /// has tickets to send, and one with sealed bytes, which were reported as sent.
     pub fn close(&mut self) -> Option<Remains> {
-        let stream = self.stream.take()?;
+        let mut stream = self.stream.take()?;
+        if self.outbox.is_in_the_middle() {
+            // Half of it must not look like the whole.
+            stream.cut_output();
+        }
         let buffer = std::mem::take(&mut self.buffer);
         self.search = Search::None;
         self.reading.waits_for = None;
@@ -308,8 +342,13 @@ impl Connection {
                 Origin::Accepted => buffer.len() > 0 || stream.has_records() || socket.has_unread(),
             };
         // Who asked for a reset gets it.
-        let wants_reset = || socket.linger().is_ok_and(|time| time == Some(Duration::ZERO));
-        (has_to_linger && !wants_reset()).then(|| Remains::of(stream)).flatten()
+        if (has_to_linger || self.is_tls)
+            && stream.socket()?.linger().is_ok_and(|time| time == Some(Duration::ZERO))
+        {
+            stream.cut_output();
+            return None;
+        }
+        has_to_linger.then(|| Remains::of(stream)).flatten()
     }
 
     /// Has the loop watch it, see `Stream::watch`. `None` once closed.
@@ -360,8 +399,10 @@ impl Connection {
 
     /// Whether a direction that had to wait waits for `interest`.
     pub fn waits_for(&self, interest: Interest) -> bool {
-        let mut times = [&self.reading, &self.writing].into_iter().filter_map(|time| time.waits_for);
-        times.any(|it| it == interest || interest == Interest::Write && self.has_unsent())
+        let may_write = self.stream.as_ref().is_some_and(|stream| stream.check_output().is_ok());
+        let writing = self.writing.waits_for.filter(|_| may_write);
+        let mut waits = self.reading.waits_for.into_iter().chain(writing);
+        waits.any(|it| it == interest || interest == Interest::Write && self.has_unsent())
     }
 
     /// Whether bytes that were sealed have still to leave.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::time::Duration;
 
 use crate::sys::socket::MAX_SLICES;
 
@@ -25,6 +26,8 @@ pub type Ticket = u64;
 pub struct Write {
     ticket: Ticket,
     pub cut: Cut,
+    /// What it may take, from its call on or from when bytes moved last.
+    limit: Option<Duration>,
     pieces: Vec<Piece>,
     /// The first piece that is not sent whole, and how much of it is sent.
     piece: usize,
@@ -73,17 +76,30 @@ pub struct Outbox {
 
 impl Outbox {
     /// Queues a write of which `sent` bytes have left already.
-    pub fn push(&mut self, pieces: Vec<Piece>, sent: usize, cut: Cut) -> Ticket {
+    pub fn push(&mut self, pieces: Vec<Piece>, sent: usize, cut: Cut, limit: Option<Duration>) -> Ticket {
         self.last += 1;
         let total = pieces.iter().map(|piece| (**piece).as_ref().len()).sum();
-        let mut write = Write { ticket: self.last, cut, pieces, piece: 0, offset: 0, sent: 0, total };
+        let mut write = Write { ticket: self.last, cut, limit, pieces, piece: 0, offset: 0, sent: 0, total };
         write.advance(sent);
         self.writes.push_back(write);
         self.last
     }
 
+    /// Queues a write of nothing before all others, none of which has begun.
+    pub fn push_first(&mut self) -> Ticket {
+        debug_assert!(self.writes.front().is_none_or(|write| write.sent == 0));
+        let ticket = self.push(Vec::new(), 0, Cut::EndsOutput, None);
+        self.writes.rotate_right(1);
+        ticket
+    }
+
     pub fn is_empty(&self) -> bool {
         self.writes.is_empty()
+    }
+
+    /// Whether the write whose turn it is has begun and is not done.
+    pub fn is_in_the_middle(&self) -> bool {
+        self.writes.front().is_some_and(|write| write.sent > 0 && !write.is_done())
     }
 
     /// The write whose turn it is, if it is this one.
@@ -93,6 +109,10 @@ impl Outbox {
 
     pub fn contains(&self, ticket: Ticket) -> bool {
         self.writes.iter().any(|write| write.ticket == ticket)
+    }
+
+    pub fn limit(&self, ticket: Ticket) -> Option<Duration> {
+        self.writes.iter().find(|write| write.ticket == ticket).and_then(|write| write.limit)
     }
 
     /// The ticket of the write whose turn it is.
@@ -123,7 +143,7 @@ mod tests {
         let whole = b"abcdefg";
         for cut in 0..=whole.len() {
             let mut outbox = Outbox::default();
-            let ticket = outbox.push(pieces(&["ab", "", "cde", "fg"]), cut, Cut::MayContinue);
+            let ticket = outbox.push(pieces(&["ab", "", "cde", "fg"]), cut, Cut::MayContinue, None);
             let write = outbox.turn(ticket).unwrap();
             assert_eq!(rest(write), &whole[cut..], "cut at {cut}");
             assert_eq!((write.sent(), write.is_done()), (cut, cut == whole.len()));
@@ -133,11 +153,21 @@ mod tests {
     #[test]
     fn it_is_the_oldest_writes_turn() {
         let mut outbox = Outbox::default();
-        let first = outbox.push(pieces(&["a"]), 0, Cut::EndsOutput);
-        let second = outbox.push(pieces(&["b"]), 0, Cut::EndsOutput);
+        let first = outbox.push(pieces(&["a"]), 0, Cut::EndsOutput, None);
+        let second = outbox.push(pieces(&["b"]), 0, Cut::EndsOutput, None);
         assert!(outbox.turn(second).is_none());
         assert!(outbox.remove(first).is_some());
         assert!(outbox.turn(second).is_some());
         assert!(outbox.remove(first).is_none());
+    }
+
+    #[test]
+    fn what_is_pushed_first_comes_first() {
+        let mut outbox = Outbox::default();
+        let second = outbox.push(pieces(&["a"]), 0, Cut::EndsOutput, None);
+        let first = outbox.push_first();
+        assert_eq!(outbox.front(), Some(first));
+        outbox.remove(first);
+        assert_eq!(outbox.front(), Some(second));
     }
 }

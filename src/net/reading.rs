@@ -228,14 +228,15 @@ impl Connection {
         count: usize,
         look: impl FnOnce(&[u8]) -> Result<R, E>,
     ) -> Result<Step<Result<Option<R>, E>>, Error> {
+        let has_waited = self.reading.waits_for.take().is_some();
         let stream = self.stream.as_mut().ok_or_else(Error::closed_here)?;
-        self.reading.waits_for = None;
         if self.buffer.len() < count {
             match stream.fill(&mut self.buffer, count.min(STRIDE)) {
                 Ok(Step::Wait(interest)) if self.buffer.len() == 0 => {
                     return Ok(self.wait(interest));
                 }
                 Ok(Step::Ready(Fill::End)) if self.buffer.len() == 0 => return Ok(Step::Ready(Ok(None))),
+                Err(error) if self.buffer.len() == 0 && has_waited => return Err(self.overdue(error)),
                 Err(error) if self.buffer.len() == 0 => return Err(error),
                 _ => {}
             }
@@ -247,9 +248,11 @@ impl Connection {
     /// Completes TLS's handshake.
     pub fn handshake(&mut self) -> Result<Step<()>, Error> {
         let stream = self.stream.as_mut().ok_or_else(Error::closed_here)?;
-        self.reading.waits_for = None;
         match stream.settle(&mut self.buffer)? {
-            Step::Ready(()) => Ok(Step::Ready(())),
+            Step::Ready(()) => {
+                self.reading.waits_for = None;
+                Ok(Step::Ready(()))
+            }
             Step::Wait(interest) => Ok(self.wait(interest)),
         }
     }
@@ -270,17 +273,19 @@ impl Connection {
         if self.stream.is_none() {
             return Err(Error::closed_here());
         }
-        self.reading.waits_for = None;
+        let has_waited = self.reading.waits_for.take().is_some();
         loop {
             if let Some(found) = find(self)? {
                 return Ok(Step::Ready(Some(found)));
             }
             let missing = wanted.saturating_sub(self.buffer.len()).min(STRIDE);
             let stream = self.stream.as_mut().ok_or_else(Error::closed_here)?;
-            match stream.fill(&mut self.buffer, missing)? {
-                Step::Ready(Fill::Bytes) => {}
-                Step::Ready(Fill::End) => break,
-                Step::Wait(interest) => return Ok(self.wait(interest)),
+            match stream.fill(&mut self.buffer, missing) {
+                Ok(Step::Ready(Fill::Bytes)) => {}
+                Ok(Step::Ready(Fill::End)) => break,
+                Ok(Step::Wait(interest)) => return Ok(self.wait(interest)),
+                Err(error) if has_waited => return Err(self.overdue(error)),
+                Err(error) => return Err(error),
             }
         }
         match at_end(self)? {

@@ -10,18 +10,27 @@ use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Duration;
+use std::time::Instant;
 
+use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::frame::buffer::Buffer;
 use crate::net::reactor::Reactor;
 use crate::net::stream::Fill;
 use crate::net::stream::Stream;
 use crate::step::Step;
+use crate::sys::poller;
+use crate::sys::poller::Source;
+use crate::sys::poller::Woken;
 
 pub struct Remains {
     stream: Stream,
     /// Its sending side has ended.
     has_ended: bool,
+    /// Until when this goes on at most.
+    deadline: Deadline,
+    /// What was reported as sent would be lost if this ended now.
+    would_lose: bool,
     /// Bytes that are still discarded.
     left: usize,
 }
@@ -41,8 +50,10 @@ impl Remains {
         if stream.is_handshaking() {
             stream.unsecure();
         }
+        let would_lose = stream.awaits_tickets() || stream.has_unsent();
         stream.end_output();
-        let mut it = Self { stream, has_ended: false, left: MOST };
+        let deadline = Deadline::after(Instant::now(), Some(PATIENCE));
+        let mut it = Self { stream, has_ended: false, deadline, would_lose, left: MOST };
         let _ = it.end().ok()?;
         Some(it)
     }
@@ -87,10 +98,15 @@ impl Remains {
 }
 
 impl Drop for Remains {
-    /// A process that ends now resets nothing that has arrived already.
+    /// A program that ends waits for what it would lose, within the same time.
     fn drop(&mut self) {
-        self.stream.rest();
-        let _ = self.step();
+        while let Step::Wait(interest) = self.step() {
+            let source = Source { fd: self.stream.as_fd(), interest };
+            if !self.would_lose || !matches!(poller::wait(&[source], self.deadline), Ok(Woken::Ready)) {
+                break;
+            }
+        }
+        self.stream.unsecure();
     }
 }
 

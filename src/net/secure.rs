@@ -10,6 +10,8 @@
 
 use std::io;
 use std::io::IoSlice;
+use std::net::Shutdown;
+use std::os::fd::AsFd;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -22,10 +24,14 @@ use crate::net::stream::BYTES;
 use crate::net::stream::CALL;
 use crate::net::stream::Direction;
 use crate::net::stream::Fill;
+use crate::net::stream::ROOM;
 use crate::net::stream::SHARE;
 use crate::net::stream::Stream;
 use crate::step::Interest;
 use crate::step::Step;
+use crate::sys::poller;
+use crate::sys::poller::Source;
+use crate::sys::poller::Woken;
 use crate::tls::session::MOST;
 use crate::tls::session::RECORD;
 use crate::tls::session::Session;
@@ -35,7 +41,16 @@ pub struct Secure {
     /// What the handshake may take, from its first step on.
     timeout: Option<Duration>,
     deadline: Option<Deadline>,
+    /// Nothing is sent any more: part of a record may have left.
+    is_cut: bool,
+    /// The handshake has failed for want of time.
+    is_overdue: bool,
 }
+
+const OVERDUE: &str = "the TLS handshake took too long";
+
+/// What a connection that nobody has closed may keep everybody waiting.
+const MOMENT: Duration = Duration::from_millis(250);
 
 /// Answers that a peer demands and does not take are kept up to this many bytes; then reading waits, too.
 const UNTAKEN: usize = 64 * 1024;
@@ -43,7 +58,13 @@ const UNTAKEN: usize = 64 * 1024;
 impl Stream {
     /// From now on everything goes through TLS.
     pub fn secure(&mut self, session: Session, handshake_timeout: Option<Duration>) {
-        self.secure = Some(Box::new(Secure { session, timeout: handshake_timeout, deadline: None }));
+        self.secure = Some(Box::new(Secure {
+            session,
+            timeout: handshake_timeout,
+            deadline: None,
+            is_cut: false,
+            is_overdue: false,
+        }));
     }
 
     pub fn is_handshaking(&self) -> bool {
@@ -62,6 +83,11 @@ impl Stream {
         secure.and_then(|secure| secure.deadline).unwrap_or(Deadline::NEVER)
     }
 
+    /// Why the handshake has failed, if that was for want of time.
+    pub fn overdue(&self) -> Option<&'static str> {
+        self.secure.as_ref().filter(|secure| secure.is_overdue).map(|_| OVERDUE)
+    }
+
     /// Whether nothing has to happen before the next byte can be written.
     pub fn is_settled(&self) -> bool {
         !self.is_handshaking() && !self.has_unsent()
@@ -69,16 +95,17 @@ impl Stream {
 
     /// Whether bytes that were sealed have still to leave: whoever waits for anything waits for room, too.
     pub fn has_unsent(&self) -> bool {
-        !self.unsent().is_empty()
+        self.unsent() > 0
+    }
+
+    /// How many there are.
+    pub fn unsent(&self) -> usize {
+        self.secure.as_ref().map_or(0, |secure| secure.session.outgoing().len())
     }
 
     /// Completes the handshake, and sends what is sealed.
     pub fn settle(&mut self, buffer: &mut Buffer) -> Result<Step<()>, Error> {
-        if let Direction::Failed(error) = &self.output
-            && self.secure.as_ref().is_some_and(|secure| secure.session.is_handshaking())
-        {
-            return Err(error.clone());
-        }
+        self.check_handshake()?;
         if self.is_handshaking()
             && let Step::Wait(interest) = self.shake(buffer)?
         {
@@ -88,6 +115,14 @@ impl Stream {
             Step::Ready(()) => Step::Ready(()),
             Step::Wait(interest) => self.wait(interest),
         })
+    }
+
+    /// Whether the handshake has not failed.
+    pub fn check_handshake(&self) -> Result<(), Error> {
+        match (&self.secure, &self.output) {
+            (Some(secure), Direction::Failed(error)) if secure.session.is_handshaking() => Err(error.clone()),
+            _ => Ok(()),
+        }
     }
 
     fn shake(&mut self, buffer: &mut Buffer) -> Result<Step<()>, Error> {
@@ -117,9 +152,10 @@ impl Stream {
 
     fn wait_in_time(&mut self, interest: Interest) -> Result<Step<()>, Error> {
         if self.handshake_deadline().passed(Instant::now()) {
-            let error =
-                |kind| Error::new(kind, "the TLS handshake took too long").with_stage(Stage::Handshake);
-            // It is told as a matter of time once: who tries again must not think that there is hope.
+            if let Some(secure) = &mut self.secure {
+                secure.is_overdue = true;
+            }
+            let error = |kind| Error::new(kind, OVERDUE).with_stage(Stage::Handshake);
             self.fail(error(Kind::Closed));
             return Err(error(Kind::Timeout));
         }
@@ -142,7 +178,7 @@ impl Stream {
                 return Ok(Step::Ready(Fill::End));
             }
             match self.flush(buffer) {
-                Ok(Step::Wait(interest)) if self.unsent().len() > UNTAKEN => {
+                Ok(Step::Wait(interest)) if self.unsent() > UNTAKEN => {
                     return Ok(self.wait_for_all(interest));
                 }
                 // What the peer had still said has been read.
@@ -265,9 +301,7 @@ impl Stream {
 
     fn flush(&mut self, buffer: &mut Buffer) -> Result<Step<()>, Error> {
         self.try_flush().map_err(|error| {
-            if let Some(secure) = &mut self.secure {
-                secure.session.forget_outgoing();
-            }
+            self.stop_sending();
             let was_handshaking = self.is_handshaking();
             let error = self.broken(&error, buffer);
             if was_handshaking && error.stage().is_none() {
@@ -282,6 +316,9 @@ impl Stream {
         let (Some(secure), Some(socket)) = (&mut self.secure, self.source.socket()) else {
             return Ok(Step::Ready(()));
         };
+        if secure.is_cut {
+            secure.session.forget_outgoing();
+        }
         while !secure.session.outgoing().is_empty() {
             match socket.send(&[IoSlice::new(secure.session.outgoing())])? {
                 Step::Ready(count) => secure.session.sent(count),
@@ -291,16 +328,18 @@ impl Stream {
         Ok(Step::Ready(()))
     }
 
-    fn unsent(&self) -> &[u8] {
-        self.secure.as_ref().map_or(&[], |secure| secure.session.outgoing())
+    /// What is sealed, or will be in answer to the peer, stays here.
+    pub(super) fn stop_sending(&mut self) {
+        if let Some(secure) = &mut self.secure {
+            secure.is_cut = true;
+            secure.session.forget_outgoing();
+        }
     }
 
     /// Nothing can be read or written after `error`. The peer is told if that can be done at once.
     fn fail(&mut self, error: Error) -> Error {
         let _ = self.try_flush();
-        if let Some(secure) = &mut self.secure {
-            secure.session.forget_outgoing();
-        }
+        self.stop_sending();
         for direction in [&mut self.input, &mut self.output] {
             if let Direction::Open = direction {
                 *direction = Direction::Failed(error.clone());
@@ -327,6 +366,38 @@ impl Stream {
         {
             let _ = self.try_flush();
         }
+    }
+
+    /// The end of a connection that nobody has closed. A moment is spent on what would be lost, see `Remains`.
+    pub(super) fn part(&mut self) {
+        let would_lose = self.awaits_tickets() || self.has_unsent();
+        self.end_output();
+        if would_lose {
+            // Whatever happens to it now, that was all that could be done.
+            let _ = self.part_slowly(Deadline::after(Instant::now(), Some(MOMENT)));
+        }
+    }
+
+    fn part_slowly(&mut self, deadline: Deadline) -> Option<()> {
+        while let Step::Wait(interest) = self.try_flush().ok()? {
+            self.block(interest, deadline)?;
+        }
+        self.source.socket()?.shutdown(Shutdown::Write).ok()?;
+        self.unsecure();
+        let mut bin = Buffer::default();
+        // Tickets come together.
+        while let Step::Wait(interest) = self.fill_now(&mut bin, ROOM).ok()? {
+            if bin.len() > 0 {
+                break;
+            }
+            self.block(interest, deadline)?;
+        }
+        Some(())
+    }
+
+    fn block(&self, interest: Interest, deadline: Deadline) -> Option<()> {
+        let source = Source { fd: self.as_fd(), interest };
+        matches!(poller::wait(&[source], deadline), Ok(Woken::Ready)).then_some(())
     }
 
     /// Gives TLS up: what comes is not to be understood any more.

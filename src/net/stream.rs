@@ -108,7 +108,7 @@ impl Stream {
         self.fill_now(buffer, wanted)
     }
 
-    fn fill_now(&mut self, buffer: &mut Buffer, wanted: usize) -> Result<Step<Fill>, Error> {
+    pub(super) fn fill_now(&mut self, buffer: &mut Buffer, wanted: usize) -> Result<Step<Fill>, Error> {
         match &self.input {
             Direction::Open => {}
             Direction::Ended => return Ok(Step::Ready(Fill::End)),
@@ -264,7 +264,12 @@ impl Stream {
 
     fn save_last_words(&mut self, buffer: &mut Buffer) {
         let enough = buffer.len() + LAST_WORDS;
-        while buffer.len() < enough && matches!(self.fill_now(buffer, ROOM), Ok(Step::Ready(Fill::Bytes))) {}
+        while buffer.len() < enough
+            && matches!(
+                self.fill_now(buffer, ROOM),
+                Ok(Step::Ready(Fill::Bytes) | Step::Wait(Interest::Pass))
+            )
+        {}
     }
 
     pub fn check_output(&self) -> Result<(), Error> {
@@ -275,24 +280,27 @@ impl Stream {
         }
     }
 
-    /// No later write may follow: one was cut half-way. TLS does not say so, and the peer sees that it is cut off.
+    /// No later write may follow: one was cut half-way. What is sealed of it stays here, and TLS says nothing: the peer
+    /// sees that the stream is cut off.
     pub fn cut_output(&mut self) {
         if let Direction::Open = self.output {
             self.output = Direction::Ended;
+            self.stop_sending();
         }
     }
 
     /// No later write will follow.
     pub fn end_output(&mut self) {
         self.say_goodbye();
-        self.cut_output();
+        if let Direction::Open = self.output {
+            self.output = Direction::Ended;
+        }
     }
 
     /// What has arrived before the receiving side is shut down can still be read.
     pub fn shutdown(&mut self, direction: Shutdown, buffer: &mut Buffer) -> Result<(), Error> {
         if matches!(direction, Shutdown::Write | Shutdown::Both) {
-            self.say_goodbye();
-            self.output = Direction::Ended;
+            self.end_output();
         }
         if matches!(direction, Shutdown::Read | Shutdown::Both) {
             self.save_last_words(buffer);
@@ -330,7 +338,7 @@ impl AsFd for Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.say_goodbye();
+        self.part();
         if let Some(registration) = &self.registration {
             registration.remove(self.as_fd());
         }

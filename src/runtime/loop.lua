@@ -293,13 +293,20 @@ local function recover()
   end
 end
 
+-- The last task has ended where `tcp.step` could not say so: whoever drives the loop by its descriptor is to hear of it.
+local has_ended = false
+
 --- Has the loop's descriptor become readable when the next round is worth while.
 local function set_alarm()
-  core.set_alarm(contexts.is_any_ready() and 0 or core.next_timer())
+  core.set_alarm((has_ended or contexts.is_any_ready()) and 0 or core.next_timer())
 end
 
 local function locked(run, limit)
+  local were_tasks = loop.live > 0
   local resumed, ok, err = resume(turner, run, limit)
+  if were_tasks and loop.live == 0 then
+    has_ended = true
+  end
   if not resumed then
     ok, err = false, ok
     if status(turner) == "dead" then
@@ -335,6 +342,12 @@ function loop.step(limit)
   loop.must_be_outside("step")
   outside.op = "step"
   locked(step, (scopes.limit(outside, limit)))
+  if has_ended then
+    has_ended = false
+    if is_watched then
+      set_alarm()
+    end
+  end
   return loop.live > 0
 end
 

@@ -198,17 +198,6 @@ end
 for name, step in pairs(core.reading) do
   define_read(methods, name, step)
 end
--- It waits as a read does, and gives nothing.
-do
-  local forms = {}
-  define_read(forms, "handshake", core.shake)
-  local handshake = forms.handshake
-  methods.try_handshake = forms.try_handshake
-
-  function methods.handshake(self, options)
-    handshake(self, options)
-  end
-end
 define(methods, "get_option", core.fallible.get_option)
 define_silent(methods, "set_option", core.fallible.set_option)
 
@@ -360,6 +349,37 @@ local function wake_waiters(slot)
   if writer then
     contexts.wake_all(writer)
   end
+end
+
+--- The writes that were called before it have to wait for the same: it comes before them.
+local function handshake(name, self, options)
+  if core.handshake(self, options) == PENDING then
+    local signal, expiry, ticket = outcome()
+    if type(signal) ~= "number" then
+      return failed(name, signal, expiry)
+    end
+    local writer = contexts.writers[core.slot(self)]
+    if writer then
+      contexts.wake_all(writer)
+    end
+    local _, err = settle_queued("handshake", self, signal, expiry, ticket)
+    if err ~= nil then
+      err.written = nil
+      return nil, err
+    end
+  end
+  return true
+end
+
+function methods.handshake(self, options)
+  local _, err = handshake("handshake", self, options)
+  if err ~= nil then
+    return raise(err)
+  end
+end
+
+function methods.try_handshake(self, options)
+  return handshake("try_handshake", self, options)
 end
 
 local function shutdown(name, self, direction)

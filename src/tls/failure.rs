@@ -3,6 +3,7 @@
 use rustls::AlertDescription;
 use rustls::Error as Rustls;
 use rustls::InvalidMessage;
+use rustls::PeerIncompatible;
 
 use crate::error::Error;
 use crate::error::Kind;
@@ -28,6 +29,12 @@ pub fn error(error: &Rustls, peer: &str) -> Error {
         Rustls::NoCertificatesPresented => {
             Error::new(Kind::Certificate, format!("the {peer} has no certificate"))
         }
+        Rustls::PeerIncompatible(
+            PeerIncompatible::ServerDoesNotSupportTls12Or13
+            | PeerIncompatible::SignatureAlgorithmsExtensionRequired
+            | PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled,
+        ) => Error::new(Kind::Tls, format!("the {peer} speaks nothing newer than TLS 1.1")),
         Rustls::PeerIncompatible(why) => Error::new(
             Kind::Tls,
             format!("this side and the {peer} have no TLS in common ({})", words(&format!("{why:?}"), ' ')),

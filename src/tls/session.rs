@@ -38,6 +38,8 @@ pub struct Session {
     is_bulk: bool,
     /// Something has arrived since the handshake.
     has_heard: bool,
+    /// Data was sealed.
+    has_spoken: bool,
 }
 
 enum Side {
@@ -94,7 +96,7 @@ impl Session {
     }
 
     fn of(side: Side) -> Self {
-        Self { side, wire: Wire::default(), is_bulk: false, has_heard: false }
+        Self { side, wire: Wire::default(), is_bulk: false, has_heard: false, has_spoken: false }
     }
 
     /// Where the next records are to be put.
@@ -120,6 +122,7 @@ impl Session {
     /// Seals `data`, at most `MOST` bytes, into `outgoing`.
     pub fn encrypt(&mut self, data: &[u8], plain: &mut Buffer) -> Result<(), Error> {
         debug_assert!(data.len() <= MOST);
+        self.has_spoken |= !data.is_empty();
         self.work(plain, Wish::Encrypt(data))
     }
 
@@ -156,11 +159,15 @@ impl Session {
         self.wire.incoming.len() > 0
     }
 
-    /// Whether the server's session tickets are still to come: TLS 1.3 sends them after the handshake (RFC 8446, section
-    /// 4.6.1), and a client that has closed its socket answers them with a reset.
+    /// Whether the server's session tickets are still to come to a client that has sent data: TLS 1.3 sends them after the
+    /// handshake (RFC 8446, section 4.6.1), and a socket that was closed answers them with a reset, which takes away what
+    /// is on its way.
     pub fn awaits_tickets(&self) -> bool {
         let is_client = matches!(self.side, Side::Client(_));
-        is_client && !self.has_heard && self.state().protocol_version() == Some(ProtocolVersion::TLSv1_3)
+        is_client
+            && self.has_spoken
+            && !self.has_heard
+            && self.state().protocol_version() == Some(ProtocolVersion::TLSv1_3)
     }
 
     /// How errors call the other side.
@@ -455,10 +462,16 @@ mod tests {
     #[test]
     fn tickets_are_awaited_until_something_has_come() {
         let (mut client, mut server) = pair("ca.pem", "localhost");
-        shake(&mut client, &mut server, usize::MAX).unwrap();
-        let had_tickets = !client.awaits_tickets();
+        client.advance(&mut Buffer::default()).unwrap();
+        while client.is_handshaking() {
+            carry(&mut client, &mut server, usize::MAX).unwrap();
+            carry(&mut server, &mut client, usize::MAX).unwrap();
+        }
+        assert!(!client.awaits_tickets(), "nothing can be lost yet");
+        client.encrypt(b"data", &mut Buffer::default()).unwrap();
+        assert!(client.awaits_tickets());
+        carry(&mut client, &mut server, usize::MAX).unwrap();
         carry(&mut server, &mut client, usize::MAX).unwrap();
-        assert!(had_tickets || !client.awaits_tickets());
-        assert!(!server.awaits_tickets());
+        assert!(!client.awaits_tickets() && !server.awaits_tickets());
     }
 }
