@@ -399,8 +399,8 @@ impl Connection {
 
     /// Whether a direction that had to wait waits for `interest`.
     pub fn waits_for(&self, interest: Interest) -> bool {
-        let may_write = self.stream.as_ref().is_some_and(|stream| stream.check_output().is_ok());
-        let writing = self.writing.waits_for.filter(|_| may_write);
+        let is_over = self.stream.as_ref().is_none_or(|it| it.check_output().is_err() && !it.has_unsent());
+        let writing = self.writing.waits_for.filter(|_| !is_over);
         let mut waits = self.reading.waits_for.into_iter().chain(writing);
         waits.any(|it| it == interest || interest == Interest::Write && self.has_unsent())
     }

@@ -293,7 +293,8 @@ local function recover()
   end
 end
 
--- The last task has ended where `tcp.step` could not say so: whoever drives the loop by its descriptor is to hear of it.
+-- The last task has ended where `tcp.step` could not say so: whoever drives the loop by its descriptor has to hear of
+-- it.
 local has_ended = false
 
 --- Has the loop's descriptor become readable when the next round is worth while.
