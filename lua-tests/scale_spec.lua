@@ -180,7 +180,7 @@ end)
 local UNFINISHED = [[
   local tcp = require("tcp")
   local listener = tcp.listen("127.0.0.1", 0)
-  local queue = tcp.queue(1)
+  local queue, large = tcp.queue(1), ("x"):rep(4000000)
   tcp.spawn(function()
     while true do
       tcp.spawn(function(conn) conn:read_str() end, listener:accept())
@@ -189,7 +189,7 @@ local UNFINISHED = [[
   for i = 1, 5 do
     tcp.spawn(function() tcp.try_connect(("x"):rep(64), 80) end)
     tcp.spawn(function() tcp.connect("localhost", listener:local_port()):read_line() end)
-    tcp.spawn(function() tcp.connect("127.0.0.1", listener:local_port()):write(("x"):rep(10000000)) end)
+    tcp.spawn(function() tcp.connect("127.0.0.1", listener:local_port()):write(large) end)
     tcp.spawn(function() queue:push(i) end)
     tcp.spawn(tcp.with_timeout, 60, tcp.sleep, 30)
     tcp.spawn(tcp.wrap(function() tcp.sleep(60) end))

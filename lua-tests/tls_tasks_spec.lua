@@ -641,13 +641,13 @@ local CLOSES_STATE = _VERSION ~= "Lua 5.1" or jit
 
 -- How it ends.
 local ENDS = {
-  ["closes"] = "conn:close() tcp.sleep(3)",
+  ["closes"] = "conn:close() tcp.run()",
   ["closes and ends"] = "conn:close()",
   ["ends"] = "",
   -- Plain Lua 5.1 closes nothing then.
   ["exits with its state closed"] = CLOSES_STATE and "os.exit(0, true)" or nil,
   ["closes and exits with its state closed"] = CLOSES_STATE and "conn:close() os.exit(0, true)" or nil,
-  ["forgets its connection"] = "conn = nil collectgarbage() collectgarbage() tcp.sleep(3)",
+  ["forgets its connection"] = "conn = nil collectgarbage() collectgarbage() tcp.sleep(0.5)",
   ["closes in a task"] = "tcp.run(function() conn:close() end)",
 }
 
