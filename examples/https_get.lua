@@ -22,7 +22,12 @@ if not status then
   io.stderr:write("that is not an HTTP answer", err and ": " .. err or "", "\n")
   os.exit(1)
 end
--- A body that was cut off on its way is an error, not a shorter body.
-local body = conn:read_str()
+local body
+body, err = conn:try_read_str()
 conn:close()
+if not body then
+  -- What was cut off on its way is not a shorter page.
+  io.stderr:write("the page did not come whole: " .. err .. "\n")
+  os.exit(1)
+end
 print(("%s, %d bytes of headers, %d bytes of body"):format(status, #head, #body))

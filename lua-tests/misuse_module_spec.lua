@@ -35,7 +35,7 @@ local PEM = join(STRING, {
 })
 
 local SERVER_NAME = join(STRING, { { value = "caf\233", problem = "string is not UTF-8" } })
-for _, name in ipairs { "", "a b", "[::1]", "localhost:443", "1.2.3", "*.example", "a..example", ".example",
+for _, name in ipairs { "", "a b", "[::1", "localhost:443", "1.2.3", "*.example", "a..example", ".example",
   ("a"):rep(64) .. ".example", ("a."):rep(128), "caf\195\169.example" } do
   local problem = ("name of a host, or address, expected, got '%s'"):format(name)
   SERVER_NAME[#SERVER_NAME + 1] = { value = name, problem = problem }

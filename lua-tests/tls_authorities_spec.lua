@@ -324,7 +324,7 @@ describe("the system's authorities", function()
     local install = "mkdir /etc/ssl/certs; cp " .. CA .. " /etc/ssl/certs/ca-certificates.crt;"
     assert.equal(VERIFIED, verdict(serve("server"), without_stores(install)))
     assert.equal(VERIFIED, verdict(serve("server"), "SSL_CERT_FILE=" .. CA .. " " .. without_stores()))
-    assert.matches("^system\tnil\tno authorities by SSL_CERT_FILE: cannot read '/no/such/file': no such file",
+    assert.matches("^system\tnil\tno authorities by SSL_CERT_FILE %('/no/such/file'%): cannot read",
       verdict(serve("server"), "SSL_CERT_FILE=/no/such/file " .. without_stores(install)))
   end)
 end)

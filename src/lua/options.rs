@@ -95,9 +95,10 @@ fn tls_client(
 
 fn server_name(lua: &Lua, place: Place<'_>, value: &Value) -> Result<String, Misuse> {
     let name = place.text(lua, value)?;
-    match tls::is_server_name(&name) {
-        true => Ok(name),
-        false => Err(place.misuse(format!("name of a host, or address, expected, got '{name}'"))),
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(&name);
+    match tls::check_name(bare) {
+        Ok(()) => Ok(bare.into()),
+        Err(_) => Err(place.misuse(format!("name of a host, or address, expected, got '{name}'"))),
     }
 }
 

@@ -119,15 +119,15 @@ fn write_on(lua: &Lua, (it, ticket, op): (Receiver, Ticket, String)) -> mlua::Re
     }
 }
 
-/// Step: the error of a queued write that is given up because of `cause`, see `reactor::cut`.
+/// Step: the error of a queued write that is given up because of `cause`, see `reactor::cut`; or what it has come to.
 fn cut(
     lua: &Lua,
     (it, ticket, op, cause): (Receiver, Ticket, String, Integer),
 ) -> mlua::Result<Reply<usize>> {
     match receiver(it) {
         Ok(mut it) => {
-            let error = it.net.abandon_write(ticket, Cause::of(cause).error());
-            reply::failed(lua, error.into(), &op, Some(it.net.peer()))
+            let given_up = it.net.abandon_write(ticket, Cause::of(cause).error());
+            reply::settled(lua, given_up.map_err(Failure::World), &op, || Some(it.net.peer()))
         }
         Err(failure) => reply::failed(lua, failure, &op, None),
     }

@@ -156,13 +156,14 @@ impl Connection {
         stream.check_output().map_err(|error| error.with_written(0))?;
         let total: usize = slices.iter().map(|slice| slice.len()).sum();
         let (mut sent, mut interest) = (0, Interest::Turn);
+        stream.set_unfinished(false);
         if self.outbox.is_empty() && (total > 0 || !stream.is_settled()) {
-            match stream.send(slices, &mut self.buffer).map_err(Error::of_write)? {
+            match stream.send(slices, cut.most(), &mut self.buffer).map_err(Error::of_write)? {
                 Step::Ready(count) => (sent, interest) = (count, stream.awaited()),
                 Step::Wait(wait) => interest = wait,
             }
         }
-        if sent == total && stream.is_settled() || cut == Cut::Some && sent > 0 {
+        if (sent == total || cut == Cut::Some && sent > 0) && stream.is_settled() {
             self.writing.waits_for = None;
             return Ok(Written::Whole(sent));
         }
@@ -172,8 +173,9 @@ impl Connection {
 
     /// As `write`, for bytes that last already.
     pub fn write_pieces(&mut self, pieces: Vec<Piece>, cut: Cut) -> Result<Written, Error> {
-        let stream = self.stream.as_ref().ok_or_else(Error::closed_here)?;
+        let stream = self.stream.as_mut().ok_or_else(Error::closed_here)?;
         stream.check_output().map_err(|error| error.with_written(0))?;
+        stream.set_unfinished(false);
         let ticket = self.outbox.push(pieces, 0, cut, self.writing.timeout);
         Ok(match self.continue_write(ticket, &mut false)? {
             Step::Ready(sent) => Written::Whole(sent),
@@ -195,7 +197,7 @@ impl Connection {
                 };
             };
             let (is_done, unsent) = (write.is_done(), stream.unsent());
-            let step = match is_done && (write.cut == Cut::Some || stream.is_settled()) {
+            let step = match is_done && stream.is_settled() {
                 true => {
                     let sent = write.sent();
                     self.outbox.remove(ticket);
@@ -204,7 +206,7 @@ impl Connection {
                 }
                 // What is sealed of it has still to leave.
                 false if is_done => stream.settle(&mut self.buffer).map(|step| step.map(|()| 0)),
-                false => stream.send(&write.slices(), &mut self.buffer),
+                false => stream.send(&write.slices(), write.cut.most(), &mut self.buffer),
             };
             match step {
                 Ok(Step::Ready(count)) => {
@@ -227,12 +229,19 @@ impl Connection {
 
     /// Gives a queued write up because of `cause`. Half of something that must stay whole ends the sending
     /// side.
-    pub fn abandon_write(&mut self, ticket: Ticket, cause: Error) -> Error {
+    ///
+    /// Some of it may be enough: then so many bytes have been taken.
+    pub fn abandon_write(&mut self, ticket: Ticket, cause: Error) -> Result<usize, Error> {
+        let has_some = self.outbox.has_some(ticket);
+        if let Some(sent) = has_some.filter(|_| cause.kind() == Kind::Timeout) {
+            self.outbox.remove(ticket);
+            return Ok(sent);
+        }
         let waits_for = self.writing.waits_for.or(Some(Interest::Write));
         let cause = self.cut(cause);
         let error = self.drop_write(ticket, cause);
         self.writing.waits_for = waits_for;
-        error
+        Err(error)
     }
 
     /// What an operation that has waited for the handshake is told if that took too long: its time is over. Whoever comes
@@ -248,10 +257,12 @@ impl Connection {
         let Some(write) = self.outbox.remove(ticket) else { return cause };
         let may_continue = write.cut == Cut::MayContinue && cause.kind() == Kind::Timeout;
         if write.sent() > 0
-            && !may_continue
             && let Some(stream) = self.stream.as_mut()
         {
-            stream.cut_output();
+            match may_continue {
+                true => stream.set_unfinished(!write.is_done()),
+                false => stream.cut_output(),
+            }
         }
         cause.with_written(write.sent())
     }
@@ -331,6 +342,7 @@ impl Connection {
             // Half of it must not look like the whole.
             stream.cut_output();
         }
+        stream.cut_if_unfinished();
         let buffer = std::mem::take(&mut self.buffer);
         self.search = Search::None;
         self.reading.waits_for = None;

@@ -39,6 +39,7 @@ use crate::sys::resolver::Lookup;
 use crate::sys::socket::Attempt;
 use crate::sys::socket::Socket;
 use crate::tls::config::ClientConfig;
+use crate::tls::session;
 use crate::tls::session::Session;
 
 pub struct Dial {
@@ -123,8 +124,13 @@ impl Dial {
 
     /// `None` means that `sources` and `wake` say what to wait for.
     pub fn step(&mut self, now: Instant) -> Result<Option<Connection>, Error> {
+        self.advance(now).inspect_err(|_| self.registration = None)
+    }
+
+    fn advance(&mut self, now: Instant) -> Result<Option<Connection>, Error> {
         if let (State::Start(_), Some(tls)) = (&self.state, &self.options.tls) {
             // What is wrong with the options is told before anything is sent.
+            session::check_name(&self.server_name())?;
             self.tls = Some(ClientConfig::of(tls)?);
         }
         loop {

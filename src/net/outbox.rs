@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::time::Duration;
 
+use crate::tls::session::RECORD;
+
 use crate::sys::socket::MAX_SLICES;
 
 /// Bytes that stay where they are, so that a large string of the script is sent without being copied.
@@ -18,6 +20,13 @@ pub enum Cut {
     EndsOutput,
     /// It is never given up half-way: it is done as soon as some of it has left.
     Some,
+}
+
+impl Cut {
+    /// Bytes that TLS may seal of it at once.
+    pub fn most(self) -> usize {
+        if self == Cut::Some { RECORD } else { usize::MAX }
+    }
 }
 
 /// Names a queued write to whoever waits for it.
@@ -109,6 +118,12 @@ impl Outbox {
 
     pub fn contains(&self, ticket: Ticket) -> bool {
         self.writes.iter().any(|write| write.ticket == ticket)
+    }
+
+    /// How much of a write of which some is enough has left.
+    pub fn has_some(&self, ticket: Ticket) -> Option<usize> {
+        let write = self.writes.iter().find(|write| write.ticket == ticket)?;
+        (write.cut == Cut::Some && write.sent > 0).then_some(write.sent)
     }
 
     pub fn limit(&self, ticket: Ticket) -> Option<Duration> {

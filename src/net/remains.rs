@@ -18,6 +18,7 @@ use crate::frame::buffer::Buffer;
 use crate::net::reactor::Reactor;
 use crate::net::stream::Fill;
 use crate::net::stream::Stream;
+use crate::step::Interest;
 use crate::step::Step;
 use crate::sys::poller;
 use crate::sys::poller::Source;
@@ -47,7 +48,7 @@ const ROOM: usize = 16 * 1024;
 impl Remains {
     /// `None` if the connection is broken anyway.
     pub fn of(mut stream: Stream) -> Option<Self> {
-        if stream.is_handshaking() {
+        if stream.is_unshaken() {
             stream.unsecure();
         }
         let would_lose = stream.awaits_tickets() || stream.has_unsent();
@@ -101,6 +102,9 @@ impl Drop for Remains {
     /// A program that ends waits for what it would lose, within the same time.
     fn drop(&mut self) {
         while let Step::Wait(interest) = self.step() {
+            if interest == Interest::Pass && self.would_lose {
+                continue;
+            }
             let source = Source { fd: self.stream.as_fd(), interest };
             if !self.would_lose || !matches!(poller::wait(&[source], self.deadline), Ok(Woken::Ready)) {
                 break;

@@ -8,6 +8,7 @@
 //!
 //! Sealed bytes that the system did not take stay here, and leave before anything else.
 
+use std::cell::Cell;
 use std::io;
 use std::io::IoSlice;
 use std::net::Shutdown;
@@ -20,6 +21,7 @@ use crate::error::Error;
 use crate::error::Kind;
 use crate::error::Stage;
 use crate::frame::buffer::Buffer;
+use crate::frame::buffer::LARGE_ROOM;
 use crate::net::stream::BYTES;
 use crate::net::stream::CALL;
 use crate::net::stream::Direction;
@@ -43,17 +45,22 @@ pub struct Secure {
     deadline: Option<Deadline>,
     /// Nothing is sent any more: part of a record may have left.
     is_cut: bool,
+    /// Part of a write was sealed, and the rest is the caller's to send.
+    is_unfinished: bool,
     /// The handshake has failed for want of time.
     is_overdue: bool,
 }
 
 const OVERDUE: &str = "the TLS handshake took too long";
 
-/// What a connection that nobody has closed may keep everybody waiting.
-const MOMENT: Duration = Duration::from_millis(250);
+thread_local! {
+    /// What connections that nobody has closed may keep everybody waiting, all together.
+    static PATIENCE_LEFT: Cell<Duration> = const { Cell::new(Duration::from_millis(250)) };
+}
 
-/// Answers that a peer demands and does not take are kept up to this many bytes; then reading waits, too.
-const UNTAKEN: usize = 64 * 1024;
+/// Answers that a peer demands and does not take are kept up to this many bytes, beside what one write seals; then reading
+/// waits, too.
+const UNTAKEN: usize = LARGE_ROOM + 64 * 1024;
 
 impl Stream {
     /// From now on everything goes through TLS.
@@ -63,6 +70,7 @@ impl Stream {
             timeout: handshake_timeout,
             deadline: None,
             is_cut: false,
+            is_unfinished: false,
             is_overdue: false,
         }));
     }
@@ -79,7 +87,8 @@ impl Stream {
 
     /// The same, also of a handshake that was not done by then.
     pub fn handshake_expiry(&self) -> Deadline {
-        let secure = self.secure.as_ref().filter(|secure| secure.session.is_handshaking());
+        let is_handshaking = self.is_handshaking();
+        let secure = self.secure.as_ref().filter(|secure| secure.is_overdue || is_handshaking);
         secure.and_then(|secure| secure.deadline).unwrap_or(Deadline::NEVER)
     }
 
@@ -169,6 +178,8 @@ impl Stream {
             match self.settle(buffer) {
                 Ok(Step::Ready(())) => {}
                 Ok(Step::Wait(interest)) => return Ok(Step::Wait(interest)),
+                // It is told after what came before it.
+                Err(_) if buffer.len() > before => {}
                 Err(error) => return Err(error),
             }
         }
@@ -268,16 +279,18 @@ impl Stream {
                 Ok(())
             }
             Err(error) => {
-                Err(self.fail(if was_handshaking { error.with_stage(Stage::Handshake) } else { error }))
+                let is_handshaking = secure.session.is_handshaking();
+                Err(self.fail(if is_handshaking { error.with_stage(Stage::Handshake) } else { error }))
             }
         }
     }
 
-    /// Seals and sends as much as the system takes, or as is its share: so many bytes of `slices` are sealed. An error
-    /// that comes after sealed bytes tells how many.
+    /// Seals and sends as much as the system takes, or as is its share, or `most`: so many bytes of `slices` are sealed. An
+    /// error that comes after sealed bytes tells how many.
     pub(super) fn send_secure(
         &mut self,
         slices: &[IoSlice<'_>],
+        most: usize,
         buffer: &mut Buffer,
     ) -> Result<Step<usize>, Error> {
         if let Step::Wait(interest) = self.settle(buffer)? {
@@ -285,6 +298,7 @@ impl Stream {
         }
         let (mut fragments, mut sent) = (Fragments::of(slices), 0);
         while let Some(fragment) = fragments.next() {
+            let fragment = &fragment[..fragment.len().min(most - sent)];
             let Some(secure) = &mut self.secure else { return Err(Error::closed_here()) };
             if let Err(error) = secure.session.encrypt(fragment, buffer) {
                 return Err(self.fail(error));
@@ -292,7 +306,7 @@ impl Stream {
             sent += fragment.len();
             self.spent += CALL * (1 + fragment.len() / BYTES);
             let flushed = self.flush(buffer).map_err(|error| error.with_written(sent))?;
-            if flushed != Step::Ready(()) || self.spent >= SHARE {
+            if flushed != Step::Ready(()) || self.spent >= SHARE || sent >= most {
                 break;
             }
         }
@@ -304,11 +318,12 @@ impl Stream {
             self.stop_sending();
             let was_handshaking = self.is_handshaking();
             let error = self.broken(&error, buffer);
-            if was_handshaking && error.stage().is_none() {
-                self.fail(error.with_stage(Stage::Handshake))
-            } else {
-                error
+            if !was_handshaking {
+                return error;
             }
+            let error = error.with_stage(Stage::Handshake);
+            (self.input, self.output) = (Direction::Failed(error.clone()), Direction::Failed(error.clone()));
+            self.fail(error)
         })
     }
 
@@ -322,7 +337,13 @@ impl Stream {
         while !secure.session.outgoing().is_empty() {
             match socket.send(&[IoSlice::new(secure.session.outgoing())])? {
                 Step::Ready(count) => secure.session.sent(count),
-                Step::Wait(interest) => return Ok(Step::Wait(interest)),
+                Step::Wait(interest) => {
+                    // Whoever waits for anything sees to it once there is room.
+                    if let Some(registration) = &self.registration {
+                        registration.set_any(true);
+                    }
+                    return Ok(Step::Wait(interest));
+                }
             }
         }
         Ok(Step::Ready(()))
@@ -370,12 +391,34 @@ impl Stream {
 
     /// The end of a connection that nobody has closed. A moment is spent on what would be lost, see `Remains`.
     pub(super) fn part(&mut self) {
+        self.cut_if_unfinished();
         let would_lose = self.awaits_tickets() || self.has_unsent();
         self.end_output();
         if would_lose {
             // Whatever happens to it now, that was all that could be done.
-            let _ = self.part_slowly(Deadline::after(Instant::now(), Some(MOMENT)));
+            let began = Instant::now();
+            let _ = self.part_slowly(Deadline::after(began, Some(PATIENCE_LEFT.get())));
+            PATIENCE_LEFT.set(PATIENCE_LEFT.get().saturating_sub(began.elapsed()));
         }
+    }
+
+    /// Whether a write was cut whose rest the caller may still send.
+    pub fn set_unfinished(&mut self, is_unfinished: bool) {
+        if let Some(secure) = &mut self.secure {
+            secure.is_unfinished = is_unfinished;
+        }
+    }
+
+    /// Who ends without having sent the rest must not say that this was all.
+    pub(super) fn cut_if_unfinished(&mut self) {
+        if self.secure.as_ref().is_some_and(|secure| secure.is_unfinished) {
+            self.cut_output();
+        }
+    }
+
+    /// Whether TLS never began.
+    pub(super) fn is_unshaken(&self) -> bool {
+        self.secure.as_ref().is_some_and(|secure| secure.session.is_handshaking())
     }
 
     fn part_slowly(&mut self, deadline: Deadline) -> Option<()> {

@@ -218,7 +218,13 @@ impl Stream {
 
     /// One write. When the connection turns out to be broken, what the peer had still said is read into
     /// `buffer` first.
-    pub fn send(&mut self, slices: &[IoSlice<'_>], buffer: &mut Buffer) -> Result<Step<usize>, Error> {
+    /// TLS seals at most `most` bytes.
+    pub fn send(
+        &mut self,
+        slices: &[IoSlice<'_>],
+        most: usize,
+        buffer: &mut Buffer,
+    ) -> Result<Step<usize>, Error> {
         self.check_output()?;
         let Source::Socket(socket) = &self.source else { return Err(Error::closed_here()) };
         if self.spent >= SHARE {
@@ -226,7 +232,7 @@ impl Stream {
             return Ok(Step::Wait(Interest::Pass));
         }
         if self.secure.is_some() {
-            return self.send_secure(slices, buffer);
+            return self.send_secure(slices, most, buffer);
         }
         match socket.send(slices) {
             Ok(Step::Ready(count)) => {

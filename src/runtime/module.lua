@@ -77,10 +77,15 @@ local function connect(name, op, dial, host, port, options)
   return value, err
 end
 
+local TOO_MANY = "' (nothing more expected: the timeout is an option, too)"
+
 local function define_connect(name, dial)
   local try_name = "try_" .. name
 
-  tcp[name] = function(host, port, options)
+  tcp[name] = function(host, port, options, extra)
+    if extra ~= nil then
+      return misuse(name, "bad argument #4 to '", TOO_MANY)
+    end
     local value, err = connect(name, name, dial, host, port, options)
     if err ~= nil then
       return raise(err)
@@ -88,7 +93,10 @@ local function define_connect(name, dial)
     return value
   end
 
-  tcp[try_name] = function(host, port, options)
+  tcp[try_name] = function(host, port, options, extra)
+    if extra ~= nil then
+      return misuse(try_name, "bad argument #4 to '", TOO_MANY)
+    end
     return connect(try_name, name, dial, host, port, options)
   end
 end

@@ -28,6 +28,9 @@ pub fn certificates(pem: &Pem, option: &str) -> Result<Vec<CertificateDer<'stati
     let (text, place) = read(pem, option)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     match found {
+        Ok(found) if found.is_empty() && text.starts_with(&[0x30]) => Err(unusable(format!(
+            "{place} is DER, not PEM: openssl x509 -inform der turns the one into the other"
+        ))),
         Ok(found) if found.is_empty() => Err(unusable(format!("{place} holds no certificate in PEM"))),
         Ok(found) => match found.iter().position(|it| X509Certificate::from_der(it).is_err()) {
             None => Ok(found),
@@ -68,12 +71,22 @@ fn read(pem: &Pem, option: &str) -> Result<(Vec<u8>, String), Error> {
                 Err(unusable(format!("{option} '{}' is over {} MiB", path.display(), LARGEST >> 20)))
             }
             Ok(text) => Ok((text, format!("{option} '{}'", path.display()))),
+            // It may be the secret itself.
+            Err(_) if !is_like_a_path(path) => {
+                Err(unusable(format!("{option} is neither the path of a file nor PEM text (no BEGIN line)")))
+            }
             Err(error) => {
                 let place = format!("cannot read {option} '{}'", path.display());
                 Err(Error::from_file(&place, &error))
             }
         },
     }
+}
+
+/// Base64 has no dot in it, and a key is long.
+fn is_like_a_path(path: &Path) -> bool {
+    let text = path.as_os_str().as_encoded_bytes();
+    !text.contains(&b'\n') && (text.contains(&b'.') || text.len() < 40)
 }
 
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {

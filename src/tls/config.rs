@@ -5,9 +5,11 @@
 
 use std::env;
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::MutexGuard;
 use std::sync::OnceLock;
 use std::sync::PoisonError;
 use std::time::SystemTime;
@@ -41,18 +43,25 @@ impl ClientConfig {
     /// The same one for the same options, as long as the files that they name do not change.
     pub fn of(options: &TlsClientOptions) -> Result<Self, Error> {
         let key = Key::of(options);
-        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = kept.iter().position(|(known, _)| *known == key) {
-            // The last one is the one that was used last.
-            kept[at..].rotate_left(1);
-        } else {
-            let config = Self::make(options)?;
-            if kept.len() == MOST_KEPT {
-                kept.remove(0);
-            }
-            kept.push((key, config));
+        if let Some(config) = Self::kept(&key) {
+            return Ok(config);
         }
-        kept.last().map(|(_, config)| config.clone()).ok_or_else(Error::out_of_memory)
+        // Files are read while nobody else has to wait for that.
+        let config = Self::make(options)?;
+        let mut kept = lock();
+        if kept.len() == MOST_KEPT {
+            kept.remove(0);
+        }
+        kept.push((key, config.clone()));
+        Ok(config)
+    }
+
+    fn kept(key: &Key) -> Option<Self> {
+        let mut kept = lock();
+        let at = kept.iter().position(|(known, _)| known == key)?;
+        // The last one is the one that was used last.
+        kept[at..].rotate_left(1);
+        kept.last().map(|(_, config)| config.clone())
     }
 
     fn make(options: &TlsClientOptions) -> Result<Self, Error> {
@@ -85,7 +94,14 @@ impl ServerConfig {
         let builder = builder.with_safe_default_protocol_versions().map_err(impossible)?;
         let config = builder.with_no_client_auth().with_single_cert(chain, key);
         config.map(|config| Self(Arc::new(config))).map_err(|error| match error {
-            rustls::Error::InconsistentKeys(_) => unusable("key and cert do not belong together".into()),
+            rustls::Error::InconsistentKeys(_) => {
+                unusable("key and cert do not belong together (the server's own certificate comes first)".into())
+            }
+            rustls::Error::General(_) => unusable(
+                "key is of a kind or size that is not supported (ECDSA P-256, P-384, P-521, Ed25519, and RSA of 2048 \
+                 bits and more are)"
+                    .into(),
+            ),
             other => unusable(format!("cert and key cannot be used: {}", lower(&other.to_string()))),
         })
     }
@@ -100,6 +116,10 @@ const MOST_KEPT: usize = 64;
 
 /// The client configurations, the one that was used last at the end. Shared by every Lua state of the process.
 static KEPT: Mutex<Vec<(Key, ClientConfig)>> = Mutex::new(Vec::new());
+
+fn lock() -> MutexGuard<'static, Vec<(Key, ClientConfig)>> {
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// What makes two configurations different. The server's name does not: rustls keeps its sessions apart.
 #[derive(Eq, PartialEq)]
@@ -145,27 +165,60 @@ impl Stamp {
     }
 }
 
-/// The system's authorities, read once a process.
+/// The system's authorities, read once a process. A failure to read them is not kept.
 fn system() -> Result<Verifier, Error> {
-    static FOUND: OnceLock<Result<Vec<CertificateDer<'static>>, Error>> = OnceLock::new();
-    let found = FOUND.get_or_init(|| {
-        let names = ["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().filter(|name| env::var_os(name).is_some());
-        let named: Vec<_> = names.collect();
-        let found = rustls_native_certs::load_native_certs();
-        // Whoever names them means these and no others.
-        if found.certs.is_empty() && !named.is_empty() {
-            let place = format!("no authorities by {}", named.join(" and "));
-            return Err(match found.errors.into_iter().next().map(|problem| problem.kind) {
-                Some(ErrorKind::Io { inner, path }) => {
-                    Error::from_file(&format!("{place}: cannot read '{}'", path.display()), &inner)
-                }
-                _ => Error::new(Kind::System, place),
-            });
+    static FOUND: OnceLock<Vec<CertificateDer<'static>>> = OnceLock::new();
+    let found = match FOUND.get() {
+        Some(found) => found,
+        None => {
+            let found = find()?;
+            FOUND.get_or_init(|| found)
         }
-        Ok(found.certs)
+    };
+    if found.is_empty() { mozilla() } else { Verifier::of(provider(), found.clone()).map_err(unusable) }
+}
+
+fn find() -> Result<Vec<CertificateDer<'static>>, Error> {
+    let mut named = Vec::new();
+    for name in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {
+        let Some(value) = env::var_os(name).filter(|value| !value.is_empty()) else { continue };
+        named.push(format!("{name} ('{}')", value.display()));
+        // Opening a pipe waits for its writer.
+        if name == "SSL_CERT_FILE" && fs::metadata(&value).is_ok_and(|it| !it.is_file() && !it.is_dir()) {
+            return Err(Error::new(
+                Kind::System,
+                format!("no authorities by {}: not a regular file", named.join(" and ")),
+            ));
+        }
+    }
+    let found = rustls_native_certs::load_native_certs();
+    let problem = found.errors.into_iter().map(|problem| problem.kind).find_map(|kind| match kind {
+        ErrorKind::Io { inner, path } => Some((inner, path)),
+        _ => None,
     });
-    let found = found.clone()?;
-    if found.is_empty() { mozilla() } else { Verifier::of(provider(), found).map_err(unusable) }
+    let place = match named.is_empty() {
+        true => "no authorities of this system".into(),
+        false => format!("no authorities by {}", named.join(" and ")),
+    };
+    match problem {
+        // What could not be read is not absent. Only some of them might be trusted that are not any more.
+        Some((error, path)) if found.certs.is_empty() || is_passing(&error) => {
+            let is_absent = error.kind() == io::ErrorKind::NotFound && named.is_empty();
+            if is_absent {
+                return Ok(Vec::new());
+            }
+            Err(Error::from_file(&format!("{place}: cannot read '{}'", path.display()), &error))
+        }
+        // Whoever names them means these and no others.
+        None if found.certs.is_empty() && !named.is_empty() => Err(Error::new(Kind::System, place)),
+        _ => Ok(found.certs),
+    }
+}
+
+/// Whether another try may read what this one could not: descriptors or memory had run out (ENOMEM, ENFILE and EMFILE, the
+/// same numbers on every Unix).
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(12 | 23 | 24))
 }
 
 fn mozilla() -> Result<Verifier, Error> {

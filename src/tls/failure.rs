@@ -2,6 +2,7 @@
 
 use rustls::AlertDescription;
 use rustls::Error as Rustls;
+use rustls::HandshakeType;
 use rustls::InvalidMessage;
 use rustls::PeerIncompatible;
 
@@ -13,6 +14,7 @@ use crate::tls::verifier::take_refusal;
 
 /// `peer` is `"server"` or `"client"`.
 pub fn error(error: &Rustls, peer: &str) -> Error {
+    let refusal = take_refusal();
     match error {
         Rustls::AlertReceived(AlertDescription::CloseNotify) => {
             Error::new(Kind::Closed, format!("the {peer} broke off the TLS handshake"))
@@ -23,7 +25,7 @@ pub fn error(error: &Rustls, peer: &str) -> Error {
             Error::new(Kind::Tls, format!("the {peer} broke off with TLS alert {name}")).with_alert(name)
         }
         Rustls::InvalidCertificate(_) => {
-            let reason = take_refusal().unwrap_or_else(|| lower(&error.to_string()));
+            let reason = refusal.unwrap_or_else(|| lower(&error.to_string()));
             Error::new(Kind::Certificate, reason)
         }
         Rustls::NoCertificatesPresented => {
@@ -43,6 +45,13 @@ pub fn error(error: &Rustls, peer: &str) -> Error {
             Kind::Tls,
             format!("the {peer} does not keep to TLS ({})", words(&format!("{why:?}"), ' ')),
         ),
+        Rustls::InappropriateHandshakeMessage { got_type: HandshakeType::ClientHello, .. } => {
+            Error::new(Kind::Tls, format!("the {peer} does not speak TLS here: it echoes"))
+        }
+        Rustls::InappropriateHandshakeMessage { got_type, .. } => {
+            let got = words(&format!("{got_type:?}"), ' ');
+            Error::new(Kind::Tls, format!("the {peer} does not keep to TLS (unexpected {got})"))
+        }
         Rustls::InvalidMessage(why) => Error::new(
             Kind::Tls,
             format!("the {peer} sent malformed TLS ({})", words(&format!("{why:?}"), ' ')),

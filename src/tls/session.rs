@@ -72,17 +72,21 @@ pub const RECORD: usize = 16 * 1024;
 /// Room for what is small; rustls says if it needs more.
 const SMALL_ROOM: usize = 2048;
 
-/// Whether a certificate could cover such a name.
-pub fn is_server_name(name: &str) -> bool {
-    ServerName::try_from(name).is_ok()
+/// The name as TLS knows it, if a certificate could cover it.
+fn server_name(name: &str) -> Result<ServerName<'static>, Error> {
+    ServerName::try_from(name.to_owned()).map_err(|_| {
+        unusable(format!("'{name}' is no name that a certificate could cover (tls.sni may give one)"))
+    })
+}
+
+pub fn check_name(name: &str) -> Result<(), Error> {
+    server_name(name).map(drop)
 }
 
 impl Session {
     /// Asks a server for TLS; `name` is what its certificate has to cover.
     pub fn client(config: &ClientConfig, name: &str) -> Result<Self, Error> {
-        let name = ServerName::try_from(name.to_owned()).map_err(|_| {
-            unusable(format!("'{name}' is no name that a certificate could cover (tls.sni may give one)"))
-        })?;
+        let name = server_name(name)?;
         let client = UnbufferedClientConnection::new(config.shared(), name);
         let client = client.map_err(|error| failure::error(&error, "server"))?;
         Ok(Self::of(Side::Client(Box::new(client))))
@@ -285,6 +289,10 @@ impl Wire {
                     fulfil(wish, &mut traffic, &mut self.outgoing)?;
                     self.incoming.consume(discard);
                     return Ok(());
+                }
+                // It would be lost.
+                Ok(_) if matches!(wish, Wish::Encrypt(data) if !data.is_empty()) => {
+                    return Err(Problem::Tls(Rustls::EncryptError));
                 }
                 Ok(_) => true,
                 Err(error) => {

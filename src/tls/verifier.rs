@@ -178,7 +178,10 @@ fn explain(
         }
         Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
             let issuer = Facts::of(top).map_or(String::new(), |facts| facts.issuer());
-            format!("the certificate's issuer is not trusted here: {issuer} (tls.ca_bundle may name it)")
+            format!(
+                "the certificate's issuer is not trusted here: {issuer} \
+                 (tls.ca_bundle may name it, or the server should send its certificate)"
+            )
         }
         Error::InvalidCertificate(CertificateError::InvalidPurposeContext { .. }) => {
             "the certificate is not meant for servers".into()
