@@ -1,5 +1,5 @@
--- Bytes that TLS had sealed and the system had not taken stayed where they were until the next write: also while a reader
--- was waiting that had begun before, and where nobody did anything with the connection.
+-- Bytes that TLS had sealed and the system had not taken stayed where they were until the next write: also while a
+-- reader was waiting that had begun before, and where nobody did anything with the connection.
 
 local tcp = require("tcp.core")
 local transports = require("support.transports")

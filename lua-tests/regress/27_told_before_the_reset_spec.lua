@@ -1,5 +1,5 @@
--- A TLS listener that refused a client and closed reset it, if much of what the client had sent was unread: the alert that
--- told the client why was lost.
+-- A TLS listener that refused a client and closed reset it, if much of what the client had sent was unread: the alert
+-- that told the client why was lost.
 
 local tcp = require("tcp.core")
 local support = require("support")

@@ -16,16 +16,8 @@ local before
 -- Closed connections linger until their peers have ended, at most 2 s.
 local LINGERING = 3
 
--- Plain Lua 5.1 runs a script's finalizers also where the binding crate, mlua 0.12.2, is about to call a function that it
--- has put into the registry; one that uses the module then has another function called. So none may be pending here.
-local collects_always = _VERSION == "Lua 5.1" and not jit
-
 --- How many descriptors are left once nothing lingers and no garbage holds one.
 local function left_open()
-  if collects_always then
-    collectgarbage()
-    collectgarbage()
-  end
   local patience = tcp.now() + LINGERING
   local left = descriptors() - before
   while left > 0 and tcp.now() < patience do

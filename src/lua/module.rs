@@ -43,6 +43,8 @@ pub fn load(lua: &Lua) -> mlua::Result<Table> {
     json::register(lua, &core, &marks)?;
     legacy::register(lua, &core)?;
     core.raw_set("version", env!("CARGO_PKG_VERSION"))?;
+    #[cfg(feature = "lua51")]
+    super::boundary::guard(lua, &core)?;
     let runtime = runtime::load(lua, &core)?;
     connection::register(lua, &runtime.connection)?;
     listener::register_type(lua, &runtime.listener)?;

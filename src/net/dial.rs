@@ -167,7 +167,7 @@ impl Dial {
                     }
                     Err(error) => return Err(Error::from_connect(&error)),
                 },
-                State::Handshaking(mut it) => match it.connection.handshake()? {
+                State::Handshaking(mut it) => match it.connection.handshake().map_err(of_handshake)? {
                     Step::Ready(()) => return Ok(Some(self.finish(*it))),
                     Step::Wait(interest) => {
                         it.interest = interest;
@@ -375,6 +375,11 @@ impl Race {
         }
         None
     }
+}
+
+/// The last words of a handshake may fail to leave when it is complete for this side.
+fn of_handshake(error: Error) -> Error {
+    if error.stage().is_some() { error } else { error.with_stage(Stage::Handshake) }
 }
 
 /// Keeps the failure that tells most: `refused` before `unreachable` before anything else.

@@ -64,6 +64,17 @@ fn fault(error: &pem::Error) -> &'static str {
 
 /// The text, and how errors call the place where it comes from.
 fn read(pem: &Pem, option: &str) -> Result<(Vec<u8>, String), Error> {
+    let (mut text, place) = read_whole(pem, option)?;
+    if text.starts_with(BYTE_ORDER_MARK) {
+        text.drain(..BYTE_ORDER_MARK.len());
+    }
+    Ok((text, place))
+}
+
+/// What some editors put in front; the reader of PEM would miss the first BEGIN line.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+fn read_whole(pem: &Pem, option: &str) -> Result<(Vec<u8>, String), Error> {
     match pem {
         Pem::Text(text) => Ok((text.clone(), option.into())),
         Pem::File(path) => match read_file(path) {
