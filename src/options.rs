@@ -101,7 +101,7 @@ impl Default for TlsClientOptions {
 }
 
 /// Whose certificates are believed.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Authorities {
     /// Those of this system; where it has none, Mozilla's.
     System,
@@ -120,7 +120,7 @@ pub struct TlsServerOptions {
 }
 
 /// PEM (RFC 7468): where it is, or what it says.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Pem {
     File(PathBuf),
     Text(Vec<u8>),

@@ -1,5 +1,5 @@
-//! What plain Lua 5.1 makes necessary: it tells nobody whether a coroutine may be suspended, so its state has to be looked
-//! at; and it runs finalizers where mlua does not expect them.
+//! What plain Lua 5.1 makes necessary: it tells nobody whether a coroutine may be suspended, so its state has
+//! to be looked at; and it runs finalizers where mlua does not expect them.
 #![allow(
     unsafe_code,
     reason = "neither Lua 5.1's interface nor its stack says it: a tail call hides who called; and mlua has no hook"
@@ -56,11 +56,13 @@ thread_local! {
     static IS_INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Has every function in `core` leave the registry's C functions as it found them, if it is called in the middle of another.
+/// Has every function in `core` leave the registry's C functions as it found them, if it is called in the
+/// middle of another.
 ///
-/// mlua 0.12.2 puts the function that it is about to call in protected mode under a key of its own there, and takes it back
-/// (`push_protected_cfunctions`). Between the two, Lua 5.1 may collect garbage. A finalizer of the script's that uses the
-/// module had mlua put another function there, which was then called with what was meant for the first.
+/// mlua 0.12.2 puts the function that it is about to call in protected mode under a key of its own there, and
+/// takes it back (`push_protected_cfunctions`). Between the two, Lua 5.1 may collect garbage. A finalizer of
+/// the script's that uses the module had mlua put another function there, which was then called with what was
+/// meant for the first.
 pub fn guard(lua: &Lua, core: &Table) -> mlua::Result<()> {
     for pair in core.pairs::<Value, Value>() {
         match pair? {
@@ -80,8 +82,8 @@ pub fn guard(lua: &Lua, core: &Table) -> mlua::Result<()> {
 }
 
 unsafe extern "C-unwind" fn guarded(state: *mut ffi::lua_State) -> c_int {
-    // SAFETY: Lua gives a C function 20 slots beside its arguments. The keys are pushed and popped in turn, and `lua_next`
-    // is given what it gave.
+    // SAFETY: Lua gives a C function 20 slots beside its arguments. The keys are pushed and popped in turn,
+    // and `lua_next` is given what it gave.
     unsafe {
         ffi::lua_pushvalue(state, ffi::lua_upvalueindex(1));
         ffi::lua_insert(state, 1);

@@ -244,8 +244,8 @@ impl Connection {
         Err(error)
     }
 
-    /// What an operation that has waited for the handshake is told if that took too long: its time is over. Whoever comes
-    /// later must not think that there is hope.
+    /// What an operation that has waited for the handshake is told if that took too long: its time is over.
+    /// Whoever comes later must not think that there is hope.
     pub(super) fn overdue(&self, error: Error) -> Error {
         match self.stream.as_ref().and_then(Stream::overdue) {
             Some(reason) => Error::new(Kind::Timeout, reason).with_stage(Stage::Handshake),
@@ -334,8 +334,8 @@ impl Connection {
     /// wait for them come for their errors.
     ///
     /// What is left of an accepted connection whose input was not read whole is to be drained: closing it now
-    /// would reset it, and the last answer might not reach the peer (RFC 2525, section 2.17). So is a client's whose server
-    /// has tickets to send, and one with sealed bytes, which were reported as sent.
+    /// would reset it, and the last answer might not reach the peer (RFC 2525, section 2.17). So is a
+    /// client's whose server has tickets to send, and one with sealed bytes, which were reported as sent.
     pub fn close(&mut self) -> Option<Remains> {
         let mut stream = self.stream.take()?;
         if self.outbox.is_in_the_middle() {

@@ -1,8 +1,8 @@
 //! What is left of an accepted connection that was closed before its input was read whole, of a TLS client's whose
 //! server has still to send its tickets, or of one that has sealed bytes to send.
 //!
-//! Those bytes leave, then its sending side ends; its input is read and discarded until the peer ends, too, or until it has been
-//! patient enough. Only then is the socket closed.
+//! Those bytes leave, then its sending side ends; its input is read and discarded until the peer ends, too,
+//! or until it has been patient enough. Only then is the socket closed.
 
 use std::io;
 use std::net::Shutdown;

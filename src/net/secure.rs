@@ -58,8 +58,8 @@ thread_local! {
     static PATIENCE_LEFT: Cell<Duration> = const { Cell::new(Duration::from_millis(250)) };
 }
 
-/// Answers that a peer demands and does not take are kept up to this many bytes, beside what one write seals; then reading
-/// waits, too.
+/// Answers that a peer demands and does not take are kept up to this many bytes, beside what one write seals;
+/// then reading waits, too.
 const UNTAKEN: usize = LARGE_ROOM + 64 * 1024;
 
 impl Stream {
@@ -285,8 +285,8 @@ impl Stream {
         }
     }
 
-    /// Seals and sends as much as the system takes, or as is its share, or `most`: so many bytes of `slices` are sealed. An
-    /// error that comes after sealed bytes tells how many.
+    /// Seals and sends as much as the system takes, or as is its share, or `most`: so many bytes of `slices`
+    /// are sealed. An error that comes after sealed bytes tells how many.
     pub(super) fn send_secure(
         &mut self,
         slices: &[IoSlice<'_>],

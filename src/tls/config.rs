@@ -215,8 +215,8 @@ fn find() -> Result<Vec<CertificateDer<'static>>, Error> {
     }
 }
 
-/// Whether another try may read what this one could not: descriptors or memory had run out (ENOMEM, ENFILE and EMFILE, the
-/// same numbers on every Unix).
+/// Whether another try may read what this one could not: descriptors or memory had run out (ENOMEM, ENFILE
+/// and EMFILE, the same numbers on every Unix).
 fn is_passing(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(12 | 23 | 24))
 }

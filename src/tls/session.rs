@@ -163,9 +163,9 @@ impl Session {
         self.wire.incoming.len() > 0
     }
 
-    /// Whether the server's session tickets are still to come to a client that has sent data: TLS 1.3 sends them after the
-    /// handshake (RFC 8446, section 4.6.1), and a socket that was closed answers them with a reset, which takes away what
-    /// is on its way.
+    /// Whether the server's session tickets are still to come to a client that has sent data: TLS 1.3 sends
+    /// them after the handshake (RFC 8446, section 4.6.1), and a socket that was closed answers them with a
+    /// reset, which takes away what is on its way.
     pub fn awaits_tickets(&self) -> bool {
         let is_client = matches!(self.side, Side::Client(_));
         is_client
@@ -307,7 +307,8 @@ impl Wire {
         }
     }
 
-    /// What rustls wants to tell the peer of an error. It must not be asked for more: it would work on the same records.
+    /// What rustls wants to tell the peer of an error. It must not be asked for more: it would work on the
+    /// same records.
     fn take_alert<R: Records>(&mut self, records: &mut R) {
         while records.wants_write() {
             let Ok(ConnectionState::EncodeTlsData(mut data)) =
