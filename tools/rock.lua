@@ -77,6 +77,10 @@ local function built_library()
   fail("cargo has built no library in %s: is CARGO_BUILD_TARGET set, or build.target in cargo's configuration?", TARGET)
 end
 
+-- LuaRocks tells which compiler it would take. Where that is the usual one it is not handed on: cargo would build all
+-- that is C anew, each time that LuaRocks calls and each time that somebody else does.
+local cargo = not windows and os.getenv("CC") == "gcc" and "env -u CC cargo" or "cargo"
+
 local commands = {}
 
 function commands.build()
@@ -84,7 +88,7 @@ function commands.build()
   for _, name in ipairs(LIBRARIES) do
     os.remove(TARGET .. name)
   end
-  run("cargo build --release --locked --lib --target-dir target --features " .. feature)
+  run(cargo .. " build --release --locked --lib --target-dir target --features " .. feature)
   make_folder(folder)
   copy(built_library(), library)
 end
@@ -114,7 +118,7 @@ end
 
 function commands.test(...)
   commands.build()
-  run("cargo build --release --locked --example peer --target-dir target")
+  run(cargo .. " build --release --locked --example peer --target-dir target")
   if not windows then
     run("tools/certificates.sh build/certificates")
   end

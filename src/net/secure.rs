@@ -427,12 +427,8 @@ impl Stream {
         }
         self.source.socket()?.shutdown(Shutdown::Write).ok()?;
         self.unsecure();
-        let mut bin = Buffer::default();
         // Tickets come together.
-        while let Step::Wait(interest) = self.fill_now(&mut bin, ROOM).ok()? {
-            if bin.len() > 0 {
-                break;
-            }
+        while let Step::Wait(interest) = self.fill_now(&mut Buffer::default(), ROOM).ok()? {
             self.block(interest, deadline)?;
         }
         Some(())
