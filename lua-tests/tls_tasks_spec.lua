@@ -251,6 +251,17 @@ describe("a handshake that fails", function()
     end)
   end
 
+  test("wakes who waits, also where another one met what had arrived first", function()
+    local far, raw = accepted()
+    local reader = spawn(far.try_read, far, 1)
+    tcp.sleep(0.01)
+    raw:write("GET / HTTP/1.1\r\n\r\n")
+    -- The loop does not turn, and hears nothing of it.
+    os.execute("sleep 0.05")
+    fails("tls", far:try_write("x"))
+    fails("tls", reader:join(PATIENCE))
+  end)
+
   test("is told to a client that waits, too", function()
     local listener = opens(tcp.listen(HOST, 0))
     local connecting = spawn(secure.try_connect, HOST, listener:local_port())

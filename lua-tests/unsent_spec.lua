@@ -114,3 +114,39 @@ for _, over in ipairs(transports.all) do
     end)
   end)
 end
+
+-- It has no tasks: its waits are plain ones.
+local LISTENER = [[
+  local tcp = require("tcp")
+  local listener = tcp.listen("127.0.0.1", 0, { tls = {
+    cert = "build/certificates/server.pem", key = "build/certificates/server.key" } })
+  print(listener:local_port())
+  io.stdout:flush()
+  local conn = listener:accept()
+  conn:set_option("recv_buffer", 16384)
+  conn:handshake()
+  os.execute("sleep 0.2")
+  local count = 0
+  local chunk = conn:try_recv(65536, { timeout = 0.5 })
+  while chunk do
+    count = count + #chunk
+    chunk = conn:try_recv(65536, { timeout = 0.5 })
+  end
+  conn:write_line(count)
+  conn:try_read_str({ timeout = 10 })
+]]
+
+it("what is sealed leaves while a program without tasks waits for the answer", function()
+  support.with_child(LISTENER, function(output)
+    local port = tonumber(output:read("*l"))
+    local conn = transports.tls.tcp.connect("127.0.0.1", port)
+    conn:set_option("send_buffer", 16384)
+    conn:set_write_timeout(0.02)
+    local written = 0
+    for _ = 1, 3 do
+      written = written + fails("timeout", conn:try_write(("x"):rep(1000000))).written
+    end
+    assert.equal(tostring(written), conn:read_line({ timeout = 10 }))
+    conn:close()
+  end)
+end)
