@@ -9,7 +9,6 @@
 //! One deadline holds over all of it. Addresses of both families alternate; each attempt has a head start
 //! before the next one begins beside it, and a failed attempt lets the next begin at once.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
@@ -28,6 +27,8 @@ use crate::error::Stage;
 use crate::net::connection::Connection;
 use crate::net::connection::Ends;
 use crate::net::connection::Origin;
+use crate::net::race::Race;
+use crate::net::race::Watched;
 use crate::net::reactor::Reactor;
 use crate::net::reactor::Registration;
 use crate::options::ConnectOptions;
@@ -36,7 +37,6 @@ use crate::step::Interest;
 use crate::step::Step;
 use crate::sys::poller::Source;
 use crate::sys::resolver::Lookup;
-use crate::sys::socket::Attempt;
 use crate::sys::socket::Socket;
 use crate::tls::config::ClientConfig;
 use crate::tls::session;
@@ -72,37 +72,6 @@ struct Handshake {
     is_watched: bool,
     interest: Interest,
 }
-
-/// Attempts under way, and those to come.
-struct Race {
-    waiting: VecDeque<SocketAddr>,
-    running: Vec<(Watched<Socket>, SocketAddr)>,
-    /// When the next attempt begins.
-    next: Instant,
-}
-
-/// A descriptor, and whether it belongs to the dial's registration.
-struct Watched<T> {
-    it: T,
-    is_watched: bool,
-}
-
-impl<T: AsFd> Watched<T> {
-    fn not_yet(it: T) -> Self {
-        Self { it, is_watched: false }
-    }
-
-    fn watch(&mut self, registration: &Registration) -> io::Result<()> {
-        if !self.is_watched {
-            registration.add(self.it.as_fd())?;
-            self.is_watched = true;
-        }
-        Ok(())
-    }
-}
-
-/// The head start of an attempt (RFC 8305, section 5, recommends 250 ms).
-const HEAD_START: Duration = Duration::from_millis(250);
 
 /// How often a unix socket whose backlog is full is tried again: the system offers nothing to wait for.
 const UNIX_RETRY: Duration = Duration::from_millis(10);
@@ -152,7 +121,7 @@ impl Dial {
                 State::Racing(mut race) => {
                     if let Some((socket, address)) = race.step(&self.options, now, &mut self.failure) {
                         self.connected(socket, Address::Ip(address))?
-                    } else if race.running.is_empty() && race.waiting.is_empty() {
+                    } else if race.is_over() {
                         return Err(self.expire());
                     } else {
                         self.state = State::Racing(race);
@@ -272,11 +241,11 @@ impl Dial {
         let usable = addresses.into_iter().filter(|address| {
             self.options.family.admits(address) && bound.is_none_or(|it| it.is_ipv4() == address.is_ipv4())
         });
-        let waiting = interleave(usable);
-        if waiting.is_empty() {
+        let race = Race::of(usable, now);
+        if race.is_over() {
             return Err(Error::new(Kind::Resolve, self.no_address()).with_stage(Stage::Resolve));
         }
-        Ok(State::Racing(Race { waiting, running: Vec::new(), next: now }))
+        Ok(State::Racing(race))
     }
 
     fn no_address(&self) -> &'static str {
@@ -326,88 +295,9 @@ impl Dial {
     }
 }
 
-impl Race {
-    /// Looks at what is running and starts what is due, until there is nothing left to do at once.
-    fn step(
-        &mut self,
-        options: &ConnectOptions,
-        now: Instant,
-        failure: &mut Option<Error>,
-    ) -> Option<(Watched<Socket>, SocketAddr)> {
-        loop {
-            if let Some(connected) = self.look(now, failure) {
-                return Some(connected);
-            }
-            if !self.running.is_empty() && now < self.next {
-                return None;
-            }
-            let address = self.waiting.pop_front()?;
-            match Socket::connect(&address, options.bind.as_ref()) {
-                Ok(socket) => {
-                    self.running.push((Watched::not_yet(socket), address));
-                    self.next = now + HEAD_START;
-                }
-                Err(error) => note(failure, Error::from_connect(&error)),
-            }
-        }
-    }
-
-    fn look(&mut self, now: Instant, failure: &mut Option<Error>) -> Option<(Watched<Socket>, SocketAddr)> {
-        let mut at = 0;
-        while let Some((socket, address)) = self.running.get(at) {
-            let error = match socket.it.attempt() {
-                Attempt::Pending => {
-                    at += 1;
-                    continue;
-                }
-                // TCP's simultaneous open has connected the socket with itself: nobody listens there.
-                Attempt::Connected
-                    if socket.it.local_address().is_ok_and(|own| own == Address::Ip(*address)) =>
-                {
-                    io::ErrorKind::ConnectionRefused.into()
-                }
-                Attempt::Connected => return Some(self.running.swap_remove(at)),
-                Attempt::Failed(error) => error,
-            };
-            self.running.swap_remove(at);
-            self.next = now;
-            note(failure, Error::from_connect(&error));
-        }
-        None
-    }
-}
-
 /// The last words of a handshake may fail to leave when it is complete for this side.
 fn of_handshake(error: Error) -> Error {
     if error.stage().is_some() { error } else { error.with_stage(Stage::Handshake) }
-}
-
-/// Keeps the failure that tells most: `refused` before `unreachable` before anything else.
-fn note(failure: &mut Option<Error>, new: Error) {
-    let rank = |error: &Error| match error.kind() {
-        Kind::Refused => 0,
-        Kind::Unreachable => 1,
-        _ => 2,
-    };
-    if failure.as_ref().is_none_or(|old| rank(&new) < rank(old)) {
-        *failure = Some(new);
-    }
-}
-
-/// Alternates the families, beginning with that of the first address (RFC 8305, section 4). Within a family
-/// the system's order stays (RFC 6724).
-fn interleave(addresses: impl Iterator<Item = SocketAddr>) -> VecDeque<SocketAddr> {
-    let mut addresses = addresses.peekable();
-    let first_is_ipv4 = addresses.peek().is_some_and(SocketAddr::is_ipv4);
-    let (first, second): (Vec<_>, Vec<_>) = addresses.partition(|it| it.is_ipv4() == first_is_ipv4);
-    let mut mixed = VecDeque::with_capacity(first.len() + second.len());
-    let (mut first, mut second) = (first.into_iter(), second.into_iter());
-    loop {
-        match (first.next(), second.next()) {
-            (None, None) => return mixed,
-            pair => mixed.extend([pair.0, pair.1].into_iter().flatten()),
-        }
-    }
 }
 
 /// The resolver's words, without std's preface; or the system's, if it kept the resolver from asking.
@@ -429,6 +319,7 @@ mod tests {
     use socket2::Type;
 
     use super::*;
+    use crate::net::race::HEAD_START;
     use crate::sys::poller;
 
     fn dial(name: &str, port: u16, options: ConnectOptions) -> Result<Connection, Error> {
@@ -521,14 +412,6 @@ mod tests {
         assert_eq!(error.kind(), Kind::Refused);
         let error = race(&[silent.address()], 100).err().unwrap();
         assert_eq!((error.kind(), error.stage()), (Kind::Timeout, Some(Stage::Connect)));
-    }
-
-    #[test]
-    fn families_alternate_and_keep_their_order() {
-        let [a, b, c, x]: [SocketAddr; 4] =
-            ["[::1]:1", "[::2]:1", "[::3]:1", "127.0.0.1:1"].map(|text| text.parse().unwrap());
-        assert_eq!(interleave([a, b, c, x].into_iter()), [a, x, b, c]);
-        assert_eq!(interleave([x, a, b].into_iter()), [x, a, b]);
     }
 
     #[test]

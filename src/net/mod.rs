@@ -2,8 +2,10 @@
 
 pub mod connection;
 pub mod dial;
+mod fragments;
 pub mod listen;
 mod outbox;
+mod race;
 pub mod reactor;
 mod reading;
 pub mod remains;
