@@ -1,7 +1,9 @@
 local support = require("support")
+local tasks = require("support.tasks")
 local transports = require("support.transports")
 
 local fails = support.fails
+local trying, succeeds, task_fails = tasks.trying, tasks.succeeds, tasks.fails
 
 -- A wait long enough for others to get stuck, and how long anything may take at most.
 local SHORT, PATIENCE = 0.02, 10
@@ -18,25 +20,6 @@ for _, over in ipairs(transports.all) do
       near:set_option("send_buffer", 16384)
       far:set_option("recv_buffer", 16384)
       return near, far
-    end
-
-    --- A task whose `try_` form is called with these arguments. Its join gives a table of `value` and `err`.
-    local function trying(conn, name, ...)
-      return tcp.spawn(function(...)
-        local value, err = conn["try_" .. name](conn, ...)
-        return { value = value, err = err }
-      end, ...)
-    end
-
-    local function succeeds(task)
-      local result = task:join(PATIENCE)
-      assert.is_nil(result.err, tostring(result.err))
-      return result.value
-    end
-
-    local function task_fails(kind, task)
-      local result = task:join(PATIENCE)
-      return fails(kind, result.value, result.err)
     end
 
     --- Asserts that a task that reads from `far` to the end gets `bytes`. Over TLS it is told that they were cut off,
@@ -113,15 +96,15 @@ for _, over in ipairs(transports.all) do
     it("carries megabytes in both directions at once", function()
       local near, far = pair()
       local text = BIG:rep(4)
-      local tasks = {}
+      local begun = {}
       for i, conn in ipairs { near, far } do
-        tasks[i] = trying(conn, "write", text)
-        tasks[i + 2] = trying(conn, "read", #text)
+        begun[i] = trying(conn, "write", text)
+        begun[i + 2] = trying(conn, "read", #text)
       end
-      assert.equal(near, succeeds(tasks[1]))
-      assert.equal(far, succeeds(tasks[2]))
-      assert.is_true(succeeds(tasks[3]) == text)
-      assert.is_true(succeeds(tasks[4]) == text)
+      assert.equal(near, succeeds(begun[1]))
+      assert.equal(far, succeeds(begun[2]))
+      assert.is_true(succeeds(begun[3]) == text)
+      assert.is_true(succeeds(begun[4]) == text)
       assert.equal("", rest(near, far))
     end)
 
@@ -234,20 +217,20 @@ for _, over in ipairs(transports.all) do
 
     it("gives closed to everybody who waits for a listener when it is closed", function()
       local listener = tcp.listen("127.0.0.1", 0)
-      local tasks = {}
+      local begun = {}
       for i = 1, 3 do
-        tasks[i] = trying(listener, "accept")
+        begun[i] = trying(listener, "accept")
       end
-      tasks[4] = tcp.spawn(function()
+      begun[4] = tcp.spawn(function()
         local accept = listener:connections()
         return { value = accept() or "ended" }
       end)
       tcp.sleep(SHORT)
       listener:close()
       for i = 1, 3 do
-        assert.equal(listener:addr(), task_fails("closed", tasks[i]).peer)
+        assert.equal(listener:addr(), task_fails("closed", begun[i]).peer)
       end
-      assert.equal("ended", succeeds(tasks[4]))
+      assert.equal("ended", succeeds(begun[4]))
     end)
 
     it("ends a waiting reader when another task shuts its direction down", function()
@@ -286,10 +269,10 @@ for _, over in ipairs(transports.all) do
         { "read", 20001 }, { "sleep", 20 }, "drain")
       conn:set_option("send_buffer", 16384)
       local long = BIG:sub(1, 100000)
-      local tasks, expected = {}, {}
+      local begun, expected = {}, {}
       local function queue(wire, name, ...)
         expected[#expected + 1] = wire
-        tasks[#tasks + 1] = trying(conn, name, ...)
+        begun[#begun + 1] = trying(conn, name, ...)
       end
       queue(BIG:rep(4), "write", BIG:rep(4))
       for i = 1, 20 do
@@ -304,7 +287,7 @@ for _, over in ipairs(transports.all) do
         queue("", "write", "")
         queue("", "write", {})
       end
-      for _, task in ipairs(tasks) do
+      for _, task in ipairs(begun) do
         assert.is_truthy(succeeds(task))
       end
       conn:close()

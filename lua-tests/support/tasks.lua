@@ -2,6 +2,7 @@
 
 local assert = require("luassert")
 local tcp = require("tcp.core")
+local support = require("support")
 
 local tasks = {}
 
@@ -12,6 +13,30 @@ function tasks.spawn(...)
   local task = tcp.spawn(...)
   spawned[#spawned + 1] = task
   return task
+end
+
+--- A task whose `try_` form is called with these arguments. Its join gives a table of `value` and `err`.
+function tasks.trying(conn, name, ...)
+  return tcp.spawn(function(...)
+    local value, err = conn["try_" .. name](conn, ...)
+    return { value = value, err = err }
+  end, ...)
+end
+
+-- How long such a task may take at most.
+local PATIENCE = 20
+
+--- Its value; it has to succeed.
+function tasks.succeeds(task)
+  local result = task:join(PATIENCE)
+  assert.is_nil(result.err, tostring(result.err))
+  return result.value
+end
+
+--- Its error; it has to fail with this kind.
+function tasks.fails(kind, task)
+  local result = task:join(PATIENCE)
+  return support.fails(kind, result.value, result.err)
 end
 
 --- Ends what a test left, and asserts that it left nothing: `after_each` of the specs.
