@@ -1,4 +1,5 @@
 local misuse = require("support.misuse")
+local tls_misuse = require("support.tls_misuse")
 local tcp = require("tcp.core")
 
 local unpack = table.unpack or unpack
@@ -27,23 +28,7 @@ local CONNECTION_OPTIONS = {
   write_timeout = seconds(),
 }
 
--- PEM, by its path or as it is.
-local PEM = join(STRING, {
-  { value = "", problem = "path or PEM text expected, got an empty string" },
-  { value = "a\0b", problem = "path contains a zero byte" },
-  { value = "caf\233", problem = "path is not UTF-8" },
-})
-
-local SERVER_NAME = join(STRING, { { value = "caf\233", problem = "string is not UTF-8" } })
-for _, name in ipairs { "", "a b", "[::1", "localhost:443", "1.2.3", "*.example", "a..example", ".example",
-  ("a"):rep(64) .. ".example", ("a."):rep(128), "caf\195\169.example" } do
-  local problem = ("name of a host, or address, expected, got '%s'"):format(name)
-  SERVER_NAME[#SERVER_NAME + 1] = { value = name, problem = problem }
-end
-
--- What a table of TLS options takes, by its name in messages.
-local TLS_CLIENT_OPTIONS = { ["tls.ca_bundle"] = PEM, ["tls.sni"] = SERVER_NAME, ["tls.verify"] = BOOLEAN }
-local TLS_SERVER_OPTIONS = { ["tls.cert"] = PEM, ["tls.key"] = PEM }
+local TLS_CLIENT_OPTIONS, TLS_SERVER_OPTIONS = tls_misuse.client("tls."), tls_misuse.server("tls.")
 
 --- Cases of mistakes in a table of TLS options, after good arguments and in the table behind them.
 local function in_tls_options(known, misspelt, ...)
@@ -72,6 +57,17 @@ local function beside_tls(known, ...)
     good[#good] = nil
   end
   return cases
+end
+
+--- The same cases after good arguments.
+local function in_place(cases, ...)
+  local placed = {}
+  for i, it in ipairs(cases) do
+    local arguments = { ... }
+    arguments[#arguments + 1] = it[1]
+    placed[i] = case(it.blamed, it.problem, unpack(arguments))
+  end
+  return placed
 end
 
 local function with_connection_options(own)
@@ -151,7 +147,8 @@ local CONNECT = join(
     verfy = "tls.verify", Verify = "tls.verify", ca_bundel = "tls.ca_bundle", cabundle = "tls.ca_bundle",
     snii = "tls.sni", Sni = "tls.sni",
   }, HERE, 1),
-  beside_tls(TLS_CLIENT_OPTIONS, HERE, 1)
+  beside_tls(TLS_CLIENT_OPTIONS, HERE, 1),
+  in_place(tls_misuse.client_together("tls.", function(options) return { tls = options } end), HERE, 1)
 )
 local NO_NAME = "a unix path is no name that a certificate could cover: give tls.sni"
 
@@ -177,7 +174,8 @@ local MODULE_FALLIBLE = {
       handshake_timout = "handshake_timeout", handshaketimeout = "handshake_timeout",
     }, HERE, 0),
     in_tls_options(TLS_SERVER_OPTIONS, { crt = "tls.cert", certs = "tls.cert", Key = "tls.key" }, HERE, 0),
-    beside_tls(TLS_SERVER_OPTIONS, HERE, 0)
+    beside_tls(TLS_SERVER_OPTIONS, HERE, 0),
+    in_place(tls_misuse.server_together("tls.", function(options) return { tls = options } end), HERE, 0)
   ),
   with_timeout = join(at(1, seconds()), at(2, FUNCTION, 1)),
 }

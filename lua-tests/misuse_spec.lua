@@ -1,5 +1,6 @@
 local misuse = require("support.misuse")
 local support = require("support")
+local tls_misuse = require("support.tls_misuse")
 local tcp = require("tcp.core")
 
 local connect_to = support.connect_to
@@ -103,6 +104,7 @@ local FALLIBLE = {
     case("argument #2", "2 is past the end of 0 bytes", "", 2),
   }),
   handshake = for_this_call(),
+  start_tls = tls_misuse.upgrades(),
   shutdown = join(at(1, words("'send' or 'recv' or 'both'")), {
     case("argument #1", "'send' or 'recv' or 'both' expected, got 'read'", "read"),
   }),
@@ -123,8 +125,8 @@ local PLAIN = {
   set_read_deadline = at(1, TIME),
   set_write_deadline = at(1, TIME),
 }
-for name in ([[buffered close events host is_closed is_tls local_addr local_host local_port pollfd port
-  read_timeout remote_addr timeout write_timeout]]):gmatch("%S+") do
+for name in ([[alpn buffered cipher close events host is_closed is_tls local_addr local_host local_port peer_cert pollfd
+  port protocol read_timeout remote_addr resumed server_name timeout write_timeout]]):gmatch("%S+") do
   PLAIN[name] = {}
 end
 

@@ -174,7 +174,7 @@ describe("tls.ca_bundle", function()
     local malformed = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
     local path = file("bundle.pem")
     for content, told in pairs {
-      [""] = "%s holds no certificate in PEM",
+      [""] = "%s is empty",
       ["not PEM\n"] = "%s holds no certificate in PEM",
       ["\0\1\2\255"] = "%s holds no certificate in PEM",
       [contents(certificate("ca", "key"))] = "%s holds no certificate in PEM",

@@ -24,7 +24,7 @@ describe("a server's certificate", function()
     nameless = "the certificate is not for localhost: it covers no name (no subjectAltName)",
     stranger = UNKNOWN:format("Strange Authority"),
     leaf = UNKNOWN:format("Intermediate Authority"),
-    client = "the certificate is not meant for servers",
+    client = "the certificate is not meant for servers (extended key usage)",
     -- It was never trusted either; its end is what the owner can mend.
     ["self-expired"] = EXPIRED,
   } do

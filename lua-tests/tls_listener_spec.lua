@@ -11,7 +11,11 @@ local openssl = certificates.openssl
 
 after_each(certificates.remove_files)
 
-local MISMATCH = "key and cert do not belong together (the server's own certificate comes first)"
+local MISMATCH = "key%s does not belong to cert%s (whose first certificate has to be one's own)"
+
+local function mismatch(key, cert)
+  return MISMATCH:format(" '" .. key .. "'", " '" .. cert .. "'")
+end
 
 describe("a listener's certificate", function()
   local SERVER_KEY = certificate("server", "key")
@@ -73,9 +77,9 @@ describe("a listener's certificate", function()
     local der = openssl("x509 -outform der -in " .. SERVER_PEM, "der.pem")
     local encrypted = "%s is encrypted: decrypt it first, as with openssl pkey"
     for _, it in ipairs {
-      { SERVER_PEM, certificate("leaf", "key"), MISMATCH },
-      { SERVER_PEM, certificate("rsa", "key"), MISMATCH },
-      { contents(SERVER_PEM), contents(certificate("rsa", "key")), MISMATCH },
+      { SERVER_PEM, certificate("leaf", "key"), mismatch(certificate("leaf", "key"), SERVER_PEM) },
+      { SERVER_PEM, certificate("rsa", "key"), mismatch(certificate("rsa", "key"), SERVER_PEM) },
+      { contents(SERVER_PEM), contents(certificate("rsa", "key")), MISMATCH:format("", "") },
       { SERVER_PEM, pkcs8, encrypted:format("key '" .. pkcs8 .. "'") },
       { SERVER_PEM, sec1, encrypted:format("key '" .. sec1 .. "'") },
       { SERVER_PEM, contents(pkcs8), encrypted:format("key") },
@@ -83,9 +87,9 @@ describe("a listener's certificate", function()
       { SERVER_KEY, SERVER_PEM, "cert '" .. SERVER_KEY .. "' holds no certificate in PEM" },
       { SERVER_PEM, SERVER_PEM, "key '" .. SERVER_PEM .. "' holds no key in PEM" },
       { der, SERVER_KEY, "cert '" .. der
-        .. "' is DER, not PEM: openssl x509 -inform der turns the one into the other" },
-      { file("empty.pem", ""), SERVER_KEY, "cert '" .. file("empty.pem") .. "' holds no certificate in PEM" },
-      { SERVER_PEM, file("empty.pem"), "key '" .. file("empty.pem") .. "' holds no key in PEM" },
+        .. "' is DER, not PEM: openssl x509 (or crl) -inform der turns the one into the other" },
+      { file("empty.pem", ""), SERVER_KEY, "cert '" .. file("empty.pem") .. "' is empty" },
+      { SERVER_PEM, file("empty.pem"), "key '" .. file("empty.pem") .. "' is empty" },
     } do
       local err = fails("tls", listen(it[1], it[2]))
       assert.equal(it[3], err.message)
@@ -115,7 +119,7 @@ describe("a listener's certificate", function()
     local key = openssl("ecparam -name secp256k1 -genkey -noout", "curve.key")
     local cert = openssl("req -x509 -new -subj /CN=localhost -key " .. key, "curve.pem")
     local err = fails("tls", listen(cert, key))
-    assert.matches("^key is of a kind or size that is not supported %(ECDSA P%-256, ", err.message)
+    assert.matches("^key '[^']+' is of a kind or size that is not supported %(ECDSA P%-256, ", err.message)
   end)
 
   it("is told without a byte of the key", function()

@@ -1,6 +1,7 @@
 //! Plain options with their defaults and units. Parsing them out of Lua is the Lua floor's work.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -77,26 +78,85 @@ impl Default for ListenOptions {
             reuse_port: false,
             ipv6_only: false,
             tls: None,
-            handshake_timeout: Some(Duration::from_secs(10)),
+            handshake_timeout: Some(HANDSHAKE_TIMEOUT),
             connection: ConnectionOptions::default(),
         }
     }
 }
 
+/// What a handshake may take that is not part of a connect.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How to ask a server for TLS, and whom to believe.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TlsClientOptions {
     /// Whether the server's certificate is checked. Default true.
     pub verify: bool,
     /// Whose certificates are believed. Default: the system's authorities.
     pub ca_bundle: Authorities,
+    /// Revocation lists (RFC 5280, section 5): a certificate on one is refused. Default: none.
+    pub crl: Option<Pem>,
+    /// What is shown to a server that asks who its client is. Default: nothing.
+    pub identity: Option<Identity>,
     /// The name or address that is asked for and that the certificate has to cover. Default: the host.
     pub sni: Option<String>,
+    pub protocols: Protocols,
+    /// The protocols that are spoken inside, the preferred ones first (RFC 7301). Default: none are named.
+    pub alpn: Vec<Vec<u8>>,
 }
 
 impl Default for TlsClientOptions {
     fn default() -> Self {
-        Self { verify: true, ca_bundle: Authorities::System, sni: None }
+        Self {
+            verify: true,
+            ca_bundle: Authorities::System,
+            crl: None,
+            identity: None,
+            sni: None,
+            protocols: Protocols::default(),
+            alpn: Vec::new(),
+        }
+    }
+}
+
+impl TlsClientOptions {
+    /// The files that they name.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let authorities = match &self.ca_bundle {
+            Authorities::Listed(pem) => Some(pem),
+            _ => None,
+        };
+        let identity = self.identity.iter().flat_map(Identity::pems);
+        authorities.into_iter().chain(&self.crl).chain(identity).filter_map(Pem::path)
+    }
+}
+
+/// Which versions of TLS may be spoken: at least one. Default: both.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Protocols {
+    pub tls12: bool,
+    pub tls13: bool,
+}
+
+impl Default for Protocols {
+    fn default() -> Self {
+        Self { tls12: true, tls13: true }
+    }
+}
+
+/// Who one is: a certificate, and behind it those of the authorities between it and the ones that the peer trusts.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Identity {
+    pub cert: Pem,
+    /// The certificate's private key.
+    pub key: Pem,
+    /// How errors call the two options.
+    pub called: (String, String),
+}
+
+impl Identity {
+    fn pems(&self) -> [&Pem; 2] {
+        [&self.cert, &self.key]
     }
 }
 
@@ -112,11 +172,54 @@ pub enum Authorities {
 }
 
 /// How to answer clients that ask for TLS.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct TlsServerOptions {
-    /// The server's certificate, and behind it those of the authorities between it and the clients' trusted ones.
-    pub cert: Pem,
-    pub key: Pem,
+    /// For clients that ask for none of `names`; without it they are refused.
+    pub identity: Option<Identity>,
+    /// By the name that a client asks for (RFC 6066, section 3): in lower case, or `*.` and what follows one label.
+    pub names: Vec<(String, Identity)>,
+    /// The authorities of clients' certificates.
+    pub client_ca: Option<Pem>,
+    /// Default: none.
+    pub client_auth: ClientAuth,
+    pub protocols: Protocols,
+    /// The protocols that are spoken inside, the preferred ones first (RFC 7301). Default: none are named.
+    pub alpn: Vec<Vec<u8>>,
+}
+
+impl TlsServerOptions {
+    /// The files that they name.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let named = self.names.iter().map(|(_, identity)| identity);
+        let identities = self.identity.iter().chain(named).flat_map(Identity::pems);
+        identities.chain(&self.client_ca).filter_map(Pem::path)
+    }
+}
+
+/// Whether clients have to show a certificate.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum ClientAuth {
+    /// They are not asked for one.
+    #[default]
+    None,
+    /// They may do without; a bad one is refused.
+    Optional,
+    Required,
+}
+
+/// How a connection in the clear goes over to TLS.
+#[derive(Clone, Debug)]
+pub struct UpgradeOptions {
+    pub tls: UpgradeSide,
+    /// For the handshake, from the upgrade on; `None` is no limit. Default 10 s.
+    pub handshake_timeout: Option<Duration>,
+}
+
+/// Who speaks first.
+#[derive(Clone, Debug)]
+pub enum UpgradeSide {
+    Client(TlsClientOptions),
+    Server(TlsServerOptions),
 }
 
 /// PEM (RFC 7468): where it is, or what it says.
@@ -124,6 +227,15 @@ pub struct TlsServerOptions {
 pub enum Pem {
     File(PathBuf),
     Text(Vec<u8>),
+}
+
+impl Pem {
+    fn path(&self) -> Option<&Path> {
+        match self {
+            Pem::File(path) => Some(path),
+            Pem::Text(_) => None,
+        }
+    }
 }
 
 /// Which addresses of a name are used.

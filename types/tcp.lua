@@ -40,14 +40,49 @@ local tcp = {}
 ---@field task? tcp.Task the task that was cancelled, at join
 ---@operator concat(string): string
 
+---@alias tcp.Protocol "TLSv1.2"|"TLSv1.3"
+
+--- PEM is the path of a file, or the text itself.
 ---@class tcp.TlsOptions
 ---@field verify? boolean true; false is for tests only
----@field ca_bundle? string path of a PEM file, PEM text, or "mozilla"; default: the system's authorities
+---@field ca_bundle? string PEM, or "mozilla"; default: the system's authorities
+---@field crl? string PEM of revocation lists
+---@field client_cert? string PEM; with client_key
+---@field client_key? string PEM
 ---@field sni? string the name or address that is asked for and verified; default: the host
+---@field protocols? tcp.Protocol[] both
+---@field alpn? string[] the preferred one first
+
+---@class tcp.TlsIdentity
+---@field cert string PEM
+---@field key string PEM
 
 ---@class tcp.TlsServerOptions
----@field cert string path of a PEM file, or PEM text
----@field key string path of a PEM file, or PEM text
+---@field cert? string PEM; may be left out where sni has all
+---@field key? string PEM
+---@field sni? table<string, tcp.TlsIdentity> by the name that the client asks for, or "*." and what follows one label
+---@field client_ca? string PEM of the authorities of clients' certificates
+---@field client_auth? "none"|"optional"|"required" "none"
+---@field protocols? tcp.Protocol[] both
+---@field alpn? string[] the preferred one first
+
+---@class tcp.ClientUpgrade: tcp.TlsOptions
+---@field server? false
+---@field handshake_timeout? number seconds, 10
+
+---@class tcp.ServerUpgrade: tcp.TlsServerOptions
+---@field server true
+---@field handshake_timeout? number seconds, 10
+
+---@class tcp.Certificate
+---@field subject string as RFC 4514 writes names
+---@field issuer string
+---@field serial string lower-case hexadecimal digits
+---@field valid_from integer Unix seconds
+---@field valid_until integer
+---@field sans string[] the bare names and addresses that it covers
+---@field fingerprint string SHA-256, lower-case hexadecimal digits
+---@field der string
 
 ---@class tcp.ConnectOptions
 ---@field timeout? number seconds for resolving, connecting and TLS's handshake, 5
@@ -352,6 +387,38 @@ function Connection:handshake(options) end
 ---@param options? tcp.CallOptions
 ---@return true?, tcp.Error?
 function Connection:try_handshake(options) end
+
+--- From now on everything goes through TLS. An upgrade that fails closes the connection.
+---@param options? tcp.ClientUpgrade|tcp.ServerUpgrade
+---@return tcp.Connection
+function Connection:start_tls(options) end
+
+---@param options? tcp.ClientUpgrade|tcp.ServerUpgrade
+---@return tcp.Connection?, tcp.Error?
+function Connection:try_start_tls(options) end
+
+--- What the peer has shown. This and what follows is nil without TLS, during its handshake, and after close.
+---@return tcp.Certificate?
+function Connection:peer_cert() end
+
+--- IANA's name: "TLS_AES_256_GCM_SHA384".
+---@return string?
+function Connection:cipher() end
+
+---@return tcp.Protocol?
+function Connection:protocol() end
+
+--- What both sides have agreed to speak inside.
+---@return string?
+function Connection:alpn() end
+
+--- Whom the client has asked for.
+---@return string?
+function Connection:server_name() end
+
+--- Whether keys of an earlier session were used.
+---@return boolean?
+function Connection:resumed() end
 
 ---@param direction "send"|"recv"|"both"
 function Connection:shutdown(direction) end

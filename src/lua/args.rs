@@ -32,6 +32,12 @@ impl Misuse {
         let after = "' (connection with TLS expected, got a plain one)".into();
         Self { before: "bad self to '".into(), after }
     }
+
+    /// The connection before the colon has TLS already.
+    pub fn secure() -> Self {
+        let after = "' (plain connection expected, got one with TLS)".into();
+        Self { before: "bad self to '".into(), after }
+    }
 }
 
 /// Where a value comes from: the way in which a mistake with it is told.
@@ -187,7 +193,7 @@ pub fn each_option_under(
     Ok(())
 }
 
-fn unknown_option(name: &str, known: &[&str], elsewhere: &[&str]) -> Misuse {
+pub fn unknown_option(name: &str, known: &[&str], elsewhere: &[&str]) -> Misuse {
     let meant = elsewhere.iter().find(|it| it.rsplit('.').next() == Some(name)).copied();
     Place::Option(name).misuse(match meant.or_else(|| nearest(name, known)) {
         Some(meant) => format!("did you mean '{meant}'?"),

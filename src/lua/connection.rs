@@ -58,7 +58,7 @@ pub fn register(lua: &Lua, runtime: &Table) -> mlua::Result<()> {
     let fields: [(&str, Value); 3] = [
         ("__index", runtime.raw_get("methods")?),
         ("__call", runtime.raw_get("call")?),
-        ("__close", runtime.raw_get("close")?),
+        ("__close", runtime.raw_get::<Table>("methods")?.raw_get("close")?),
     ];
     lua.register_userdata_type::<Connection>(move |registry: &mut UserDataRegistry<Connection>| {
         for (name, value) in fields {

@@ -17,6 +17,7 @@ use crate::lua::options;
 use crate::lua::reply;
 use crate::lua::reply::Failure;
 use crate::lua::reply::Reply;
+use crate::lua::tls;
 use crate::net;
 use crate::net::dial;
 use crate::options::TlsClientOptions;
@@ -95,8 +96,7 @@ fn parse(
     };
     let options = options::connect(lua, Place::Argument(3), options, with_tls)?;
     if let (Host::Unix(_), Some(TlsClientOptions { verify: true, sni: None, .. })) = (&host, &options.tls) {
-        return Err(Place::Option("tls")
-            .misuse("a unix path is no name that a certificate could cover: give tls.sni"));
+        return Err(Place::Option("tls").misuse(tls::NAMELESS));
     }
     Ok(dial::Dial::new(&name, host, port, options, Instant::now()))
 }

@@ -19,5 +19,6 @@ mod reading;
 mod reply;
 mod runtime;
 mod state;
+mod tls;
 mod wait;
 mod writing;

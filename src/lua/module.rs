@@ -15,6 +15,7 @@ use crate::lua::reading;
 use crate::lua::reply;
 use crate::lua::runtime;
 use crate::lua::state;
+use crate::lua::tls;
 use crate::lua::wait;
 use crate::lua::writing;
 
@@ -40,6 +41,7 @@ pub fn load(lua: &Lua) -> mlua::Result<Table> {
     reading::register(lua, &core, &marks)?;
     writing::register(lua, &core, &marks)?;
     state::register(lua, &core)?;
+    tls::register(lua, &core)?;
     json::register(lua, &core, &marks)?;
     legacy::register(lua, &core)?;
     core.raw_set("version", env!("CARGO_PKG_VERSION"))?;

@@ -9,7 +9,7 @@ use crate::address;
 use crate::lua::args::Misuse;
 use crate::lua::args::Place;
 use crate::lua::args::each_option_under;
-use crate::options::Authorities;
+use crate::lua::tls;
 use crate::options::ConnectOptions;
 use crate::options::ConnectionOptions;
 use crate::options::Endian;
@@ -17,10 +17,7 @@ use crate::options::Family;
 use crate::options::Format;
 use crate::options::Keepalive;
 use crate::options::ListenOptions;
-use crate::options::Pem;
 use crate::options::TlsClientOptions;
-use crate::options::TlsServerOptions;
-use crate::tls::session as tls;
 
 const CONNECT: [&str; 13] = [
     "bind",
@@ -38,21 +35,19 @@ const CONNECT: [&str; 13] = [
     "write_timeout",
 ];
 
-const TLS_CLIENT: [&str; 3] = ["tls.ca_bundle", "tls.sni", "tls.verify"];
-
 /// The third argument of connect: nil, the timeout, or a table. `with_tls`: that of connect_tls.
 pub fn connect(lua: &Lua, place: Place<'_>, value: &Value, with_tls: bool) -> Result<ConnectOptions, Misuse> {
     let tls = with_tls.then(TlsClientOptions::default);
     let mut options = ConnectOptions { tls, ..ConnectOptions::default() };
     match value {
         Value::Nil => {}
-        Value::Table(table) => each_option_under(table, "", &CONNECT, &TLS_CLIENT, |name, value| {
+        Value::Table(table) => each_option_under(table, "", &CONNECT, &tls::CLIENT, |name, value| {
             let place = Place::Option(name);
             match name {
                 "timeout" => options.timeout = place.seconds(lua, value)?,
                 "bind" => options.bind = Some(bind(lua, place, value)?),
                 "family" => options.family = family(lua, place, value)?,
-                "tls" => options.tls = tls_client(lua, place, value, with_tls)?,
+                "tls" => options.tls = tls::client(lua, place, value, with_tls)?,
                 name => set_connection(lua, &mut options.connection, name, value)?,
             }
             Ok(())
@@ -63,63 +58,6 @@ pub fn connect(lua: &Lua, place: Place<'_>, value: &Value, with_tls: bool) -> Re
         other => return Err(place.expected("number (the timeout) or table (options)", other)),
     }
     Ok(options)
-}
-
-/// `true`, `false`, or a table. `false` contradicts connect_tls.
-fn tls_client(
-    lua: &Lua,
-    place: Place<'_>,
-    value: &Value,
-    is_demanded: bool,
-) -> Result<Option<TlsClientOptions>, Misuse> {
-    let mut options = TlsClientOptions::default();
-    match value {
-        Value::Boolean(true) => {}
-        Value::Boolean(false) if is_demanded => {
-            return Err(place.misuse("true or table expected, got false; connect is without TLS"));
-        }
-        Value::Boolean(false) => return Ok(None),
-        Value::Table(table) => each_option_under(table, "tls.", &TLS_CLIENT, &[], |name, value| {
-            let place = Place::Option(name);
-            match name {
-                "tls.verify" => options.verify = place.boolean(value)?,
-                "tls.sni" => options.sni = Some(server_name(lua, place, value)?),
-                _ => options.ca_bundle = authorities(lua, place, value)?,
-            }
-            Ok(())
-        })?,
-        other => return Err(place.expected("boolean or table (TLS options)", other)),
-    }
-    Ok(Some(options))
-}
-
-fn server_name(lua: &Lua, place: Place<'_>, value: &Value) -> Result<String, Misuse> {
-    let name = place.text(lua, value)?;
-    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(&name);
-    match tls::check_name(bare) {
-        Ok(()) => Ok(bare.into()),
-        Err(_) => Err(place.misuse(format!("name of a host, or address, expected, got '{name}'"))),
-    }
-}
-
-fn authorities(lua: &Lua, place: Place<'_>, value: &Value) -> Result<Authorities, Misuse> {
-    let pem = pem(lua, place, value)?;
-    Ok(if pem == Pem::File("mozilla".into()) { Authorities::Mozilla } else { Authorities::Listed(pem) })
-}
-
-/// A path, or PEM itself, which no path looks like.
-fn pem(lua: &Lua, place: Place<'_>, value: &Value) -> Result<Pem, Misuse> {
-    let text = place.string(lua, value)?;
-    let text = text.as_bytes();
-    if memchr::memmem::find(&text, b"-----BEGIN ").is_some() {
-        return Ok(Pem::Text(text.to_vec()));
-    }
-    match String::from_utf8(text.to_vec()) {
-        Ok(path) if path.is_empty() => Err(place.misuse("path or PEM text expected, got an empty string")),
-        Ok(path) if path.contains('\0') => Err(place.misuse("path contains a zero byte")),
-        Ok(path) => Ok(Pem::File(path.into())),
-        Err(_) => Err(place.misuse("path is not UTF-8")),
-    }
 }
 
 const LISTEN: [&str; 14] = [
@@ -139,21 +77,19 @@ const LISTEN: [&str; 14] = [
     "write_timeout",
 ];
 
-const TLS_SERVER: [&str; 2] = ["tls.cert", "tls.key"];
-
 /// The third argument of listen: nil or a table.
 pub fn listen(lua: &Lua, place: Place<'_>, value: &Value) -> Result<ListenOptions, Misuse> {
     let mut options = ListenOptions::default();
     match value {
         Value::Nil => {}
-        Value::Table(table) => each_option_under(table, "", &LISTEN, &TLS_SERVER, |name, value| {
+        Value::Table(table) => each_option_under(table, "", &LISTEN, &tls::SERVER, |name, value| {
             let place = Place::Option(name);
             match name {
                 "backlog" => options.backlog = place.int(lua, value, 1)?,
                 "reuse_port" => options.reuse_port = place.boolean(value)?,
                 "ipv6_only" => options.ipv6_only = place.boolean(value)?,
                 "handshake_timeout" => options.handshake_timeout = place.seconds(lua, value)?,
-                "tls" => options.tls = tls_server(lua, place, value)?,
+                "tls" => options.tls = tls::server(lua, place, value)?,
                 name => set_connection(lua, &mut options.connection, name, value)?,
             }
             Ok(())
@@ -161,25 +97,6 @@ pub fn listen(lua: &Lua, place: Place<'_>, value: &Value) -> Result<ListenOption
         other => return Err(place.expected("table (options)", other)),
     }
     Ok(options)
-}
-
-/// `false`, or a table with a certificate and its key.
-fn tls_server(lua: &Lua, place: Place<'_>, value: &Value) -> Result<Option<TlsServerOptions>, Misuse> {
-    let (mut cert, mut key) = (None, None);
-    match value {
-        Value::Boolean(false) => return Ok(None),
-        Value::Table(table) => each_option_under(table, "tls.", &TLS_SERVER, &[], |name, value| {
-            let pem = pem(lua, Place::Option(name), value)?;
-            *(if name == "tls.cert" { &mut cert } else { &mut key }) = Some(pem);
-            Ok(())
-        })?,
-        other => return Err(place.expected("table (cert and key)", other)),
-    }
-    match (cert, key) {
-        (Some(cert), Some(key)) => Ok(Some(TlsServerOptions { cert, key })),
-        (None, _) => Err(place.misuse("cert is missing: the path of a certificate, or PEM text")),
-        (_, None) => Err(place.misuse("key is missing: the path of the certificate's key, or PEM text")),
-    }
 }
 
 /// Sets one of the options that every connection has.

@@ -1,6 +1,6 @@
 //! A connection: what has arrived, what waits to be sent, its limits, its time, and both its ends.
 //!
-//! Reading is in `reading.rs`. Every operation is a step: it never blocks, and says what to wait for.
+//! Reading is in `reading.rs`, TLS in `upgrade.rs`. Every operation is a step: it never blocks, and says what to wait for.
 
 use std::io;
 use std::io::IoSlice;
@@ -33,7 +33,6 @@ use crate::step::Interest;
 use crate::step::Step;
 use crate::sys::input::Input;
 use crate::sys::socket::Socket;
-use crate::tls::session::Session;
 
 pub use crate::net::outbox::Cut;
 pub use crate::net::outbox::Piece;
@@ -45,10 +44,10 @@ pub struct Connection {
     pub(super) buffer: Buffer,
     /// How far the search for the end of the next frame has come in `buffer`.
     pub(super) search: Search,
-    outbox: Outbox,
-    ends: Ends,
+    pub(super) outbox: Outbox,
+    pub(super) ends: Ends,
     origin: Origin,
-    is_tls: bool,
+    pub(super) is_tls: bool,
     pub format: Format,
     pub reading: Time,
     pub writing: Time,
@@ -289,32 +288,10 @@ impl Connection {
         })
     }
 
-    /// A write of nothing before all others, which is done when TLS's handshake is. `None` if that is so.
-    pub fn begin_handshake(&mut self) -> Result<Option<(Ticket, Interest)>, Error> {
-        let stream = self.stream.as_mut().ok_or_else(Error::closed_here)?;
-        if !stream.is_handshaking() {
-            // Or it has failed.
-            return stream.check_handshake().map(|()| None);
-        }
-        let ticket = self.outbox.push_first();
-        Ok(match self.continue_write(ticket, &mut false)? {
-            Step::Ready(_) => None,
-            Step::Wait(interest) => Some((ticket, interest)),
-        })
-    }
-
     /// Ends what is sent, with TLS's last word.
     pub fn end_output(&mut self) {
         if let Some(stream) = &mut self.stream {
             stream.end_output();
-        }
-    }
-
-    /// From now on everything goes through TLS. `None`: its handshake may take as long as it likes.
-    pub fn secure(&mut self, session: Session, handshake_timeout: Option<Duration>) {
-        if let Some(stream) = &mut self.stream {
-            stream.secure(session, handshake_timeout);
-            self.is_tls = true;
         }
     }
 
@@ -389,20 +366,6 @@ impl Connection {
         self.stream.is_none()
     }
 
-    /// Also once closed.
-    pub fn is_tls(&self) -> bool {
-        self.is_tls
-    }
-
-    pub fn is_handshaking(&self) -> bool {
-        self.stream.as_ref().is_some_and(Stream::is_handshaking)
-    }
-
-    /// When TLS's handshake has to be done; never, if none is under way.
-    pub fn handshake_deadline(&self) -> Deadline {
-        self.stream.as_ref().map_or(Deadline::NEVER, Stream::handshake_deadline)
-    }
-
     /// The nearest moment at which an operation has to end, be it over already.
     pub fn nearest_deadline(&self) -> Deadline {
         let handshake = self.stream.as_ref().map_or(Deadline::NEVER, Stream::handshake_expiry);
@@ -415,11 +378,6 @@ impl Connection {
         let writing = self.writing.waits_for.filter(|_| !is_over);
         let mut waits = self.reading.waits_for.into_iter().chain(writing);
         waits.any(|it| it == interest || interest == Interest::Write && self.has_unsent())
-    }
-
-    /// Whether bytes that were sealed have still to leave.
-    pub fn has_unsent(&self) -> bool {
-        self.stream.as_ref().is_some_and(Stream::has_unsent)
     }
 
     /// The error of an operation that ends because of `cause`, not because of the connection.

@@ -10,7 +10,6 @@
 //! before the next one begins beside it, and a failed attempt lets the next begin at once.
 
 use std::io;
-use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -280,18 +279,10 @@ impl Dial {
         connection
     }
 
-    /// Whom TLS asks for: by default the host, without what only belongs to addresses and the root's dot.
+    /// Whom TLS asks for.
     fn server_name(&self) -> String {
         let options = self.options.tls.as_ref();
-        let name = options.and_then(|tls| tls.sni.as_ref()).unwrap_or(&self.host);
-        let name = name.trim_start_matches('[').trim_end_matches(']');
-        let name = name.split('%').next().unwrap_or_default();
-        match (name.strip_prefix("unix:"), name.strip_suffix('.')) {
-            // Nobody verifies it: the script would have been told to give a name.
-            (Some(_), _) => Ipv4Addr::LOCALHOST.to_string(),
-            (None, Some(name)) => name.into(),
-            (None, None) => name.into(),
-        }
+        session::covered_name(options.and_then(|tls| tls.sni.as_ref()).unwrap_or(&self.host))
     }
 }
 

@@ -28,6 +28,7 @@ use crate::net::reactor::Reactor;
 use crate::net::reactor::Registration;
 use crate::options::ConnectionOptions;
 use crate::options::ListenOptions;
+use crate::options::TlsServerOptions;
 use crate::step::Step;
 use crate::sys::listener;
 use crate::sys::resolver::Lookup;
@@ -50,7 +51,7 @@ pub struct Listen {
     port: Option<u16>,
     options: ListenOptions,
     /// Set from the first step on, if TLS is wanted.
-    tls: Option<ServerConfig>,
+    tls: Option<Tls>,
     state: State,
     /// Set once the loop watches the look-up.
     registration: Option<Registration>,
@@ -70,8 +71,9 @@ impl Listen {
 
     /// `None`: the look-up is under way, and `descriptor` says when it is done.
     pub fn step(&mut self) -> Result<Option<Listener>, Error> {
-        if let (State::Start(_), Some(tls)) = (&self.state, &self.options.tls) {
-            self.tls = Some(ServerConfig::of(tls)?);
+        if let (State::Start(_), Some(options)) = (&self.state, &self.options.tls) {
+            let options = options.clone();
+            self.tls = Some(Tls { config: ServerConfig::of(&options)?, options });
         }
         let port = self.port.unwrap_or_default();
         match std::mem::replace(&mut self.state, State::Over) {
@@ -169,8 +171,15 @@ pub struct Listener {
     open: Option<Open>,
     address: Address,
     options: ConnectionOptions,
-    tls: Option<ServerConfig>,
+    tls: Option<Tls>,
     handshake_timeout: Option<Duration>,
+}
+
+/// How clients are answered, as long as the files of it do not change.
+#[derive(Clone)]
+struct Tls {
+    config: ServerConfig,
+    options: TlsServerOptions,
 }
 
 struct Open {
@@ -194,8 +203,9 @@ impl Listener {
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => continue,
                 other => other.map_err(failed)?,
             };
-            if let Some(config) = &self.tls {
-                connection.secure(Session::server(config)?, self.handshake_timeout);
+            if let Some(tls) = &mut self.tls {
+                tls.config.renew(&tls.options);
+                connection.secure(Session::server(&tls.config)?, self.handshake_timeout);
             }
             return Ok(Step::Ready(connection));
         }

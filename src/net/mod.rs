@@ -12,3 +12,4 @@ pub mod remains;
 mod secure;
 mod stream;
 pub mod timers;
+mod upgrade;

@@ -8,11 +8,8 @@
 //!
 //! Sealed bytes that the system did not take stay here, and leave before anything else.
 
-use std::cell::Cell;
 use std::io;
 use std::io::IoSlice;
-use std::net::Shutdown;
-use std::os::fd::AsFd;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -27,73 +24,100 @@ use crate::net::stream::BYTES;
 use crate::net::stream::CALL;
 use crate::net::stream::Direction;
 use crate::net::stream::Fill;
-use crate::net::stream::ROOM;
 use crate::net::stream::SHARE;
 use crate::net::stream::Stream;
 use crate::step::Interest;
 use crate::step::Step;
-use crate::sys::poller;
-use crate::sys::poller::Source;
-use crate::sys::poller::Woken;
 use crate::tls::session::Session;
 
 pub struct Secure {
     pub(super) session: Session,
-    /// What the handshake may take, from its first step on.
-    timeout: Option<Duration>,
-    deadline: Option<Deadline>,
+    handshake: Handshake,
+    /// The connection was in the clear before.
+    is_upgrade: bool,
     /// Nothing is sent any more: part of a record may have left.
     is_cut: bool,
     /// Part of a write was sealed, and the rest is the caller's to send.
     is_unfinished: bool,
-    /// The handshake has failed for want of time.
-    is_overdue: bool,
+}
+
+enum Handshake {
+    /// It begins with the first use, and may take so long from then on.
+    Ahead(Option<Duration>),
+    UnderWay(Deadline),
+    Done,
+    /// With the moment that it has missed, if that was why.
+    Failed(Option<Deadline>),
 }
 
 const OVERDUE: &str = "the TLS handshake took too long";
-
-thread_local! {
-    /// What connections that nobody has closed may keep everybody waiting, all together.
-    static PATIENCE_LEFT: Cell<Duration> = const { Cell::new(Duration::from_millis(250)) };
-}
 
 /// Answers that a peer demands and does not take are kept up to this many bytes, beside what one write seals;
 /// then reading waits, too.
 const UNTAKEN: usize = LARGE_ROOM + 64 * 1024;
 
 impl Stream {
-    /// From now on everything goes through TLS.
+    /// From now on everything goes through TLS. The handshake begins with the first use.
     pub fn secure(&mut self, session: Session, handshake_timeout: Option<Duration>) {
-        self.secure = Some(Box::new(Secure {
-            session,
-            timeout: handshake_timeout,
-            deadline: None,
-            is_cut: false,
-            is_unfinished: false,
-            is_overdue: false,
-        }));
+        self.set_secure(session, Handshake::Ahead(handshake_timeout), false);
+    }
+
+    /// The same for a connection that was in the clear until now, and for a handshake that begins now.
+    pub fn upgrade(&mut self, session: Session, deadline: Deadline) {
+        self.set_secure(session, Handshake::UnderWay(deadline), true);
+        if let Some(registration) = &self.registration {
+            registration.set_any(true);
+        }
+    }
+
+    fn set_secure(&mut self, session: Session, handshake: Handshake, is_upgrade: bool) {
+        let secure = Secure { session, handshake, is_upgrade, is_cut: false, is_unfinished: false };
+        self.secure = Some(Box::new(secure));
     }
 
     pub fn is_handshaking(&self) -> bool {
-        let is_open = matches!(self.output, Direction::Open);
-        is_open && self.secure.as_ref().is_some_and(|secure| secure.session.is_handshaking())
+        let handshake = self.handshake();
+        matches!(handshake, Some(Handshake::Ahead(_) | Handshake::UnderWay(_)))
+    }
+
+    /// Whether it is under way on a connection that was in the clear before.
+    pub fn is_upgrading(&self) -> bool {
+        self.is_handshaking() && self.secure.as_ref().is_some_and(|secure| secure.is_upgrade)
+    }
+
+    pub fn session(&self) -> Option<&Session> {
+        self.secure.as_ref().map(|secure| &secure.session)
+    }
+
+    fn handshake(&self) -> Option<&Handshake> {
+        self.secure.as_ref().map(|secure| &secure.handshake)
+    }
+
+    fn set_handshake(&mut self, handshake: Handshake) {
+        if let Some(secure) = &mut self.secure {
+            secure.handshake = handshake;
+        }
     }
 
     /// When the handshake has to be done; never, if none is under way.
     pub fn handshake_deadline(&self) -> Deadline {
-        if self.is_handshaking() { self.handshake_expiry() } else { Deadline::NEVER }
+        match self.handshake() {
+            Some(Handshake::UnderWay(deadline)) => *deadline,
+            _ => Deadline::NEVER,
+        }
     }
 
     /// The same, also of a handshake that was not done by then.
     pub fn handshake_expiry(&self) -> Deadline {
-        let is_handshaking = self.is_handshaking();
-        let secure = self.secure.as_ref().filter(|secure| secure.is_overdue || is_handshaking);
-        secure.and_then(|secure| secure.deadline).unwrap_or(Deadline::NEVER)
+        match self.handshake() {
+            Some(Handshake::UnderWay(deadline) | Handshake::Failed(Some(deadline))) => *deadline,
+            _ => Deadline::NEVER,
+        }
     }
 
     /// Why the handshake has failed, if that was for want of time.
     pub fn overdue(&self) -> Option<&'static str> {
-        self.secure.as_ref().filter(|secure| secure.is_overdue).map(|_| OVERDUE)
+        matches!(self.handshake(), Some(Handshake::Failed(Some(_)))).then_some(OVERDUE)
     }
 
     /// Whether nothing has to happen before the next byte can be written.
@@ -127,8 +151,8 @@ impl Stream {
 
     /// Whether the handshake has not failed.
     pub fn check_handshake(&self) -> Result<(), Error> {
-        match (&self.secure, &self.output) {
-            (Some(secure), Direction::Failed(error)) if secure.session.is_handshaking() => Err(error.clone()),
+        match (self.handshake(), &self.output) {
+            (Some(Handshake::Failed(_)), Direction::Failed(error)) => Err(error.clone()),
             _ => Ok(()),
         }
     }
@@ -137,10 +161,8 @@ impl Stream {
         if let Direction::Failed(error) = &self.input {
             return Err(error.clone());
         }
-        if let Some(secure) = &mut self.secure
-            && secure.deadline.is_none()
-        {
-            secure.deadline = Some(Deadline::after(Instant::now(), secure.timeout));
+        if let Some(Handshake::Ahead(timeout)) = self.handshake() {
+            self.set_handshake(Handshake::UnderWay(Deadline::after(Instant::now(), *timeout)));
         }
         // A client speaks first.
         self.advance(buffer)?;
@@ -159,12 +181,11 @@ impl Stream {
     }
 
     fn wait_in_time(&mut self, interest: Interest) -> Result<Step<()>, Error> {
-        if self.handshake_deadline().passed(Instant::now()) {
-            if let Some(secure) = &mut self.secure {
-                secure.is_overdue = true;
-            }
+        let deadline = self.handshake_deadline();
+        if deadline.passed(Instant::now()) {
             let error = |kind| Error::new(kind, OVERDUE).with_stage(Stage::Handshake);
             self.fail(error(Kind::Closed));
+            self.set_handshake(Handshake::Failed(Some(deadline)));
             return Err(error(Kind::Timeout));
         }
         Ok(Step::Wait(interest))
@@ -224,10 +245,10 @@ impl Stream {
 
     /// One read from the system. The end of the stream is an error: TLS has an end of its own.
     fn receive(&mut self) -> Result<Step<()>, Error> {
+        let is_handshaking = self.is_handshaking();
         let (Some(secure), Some(socket)) = (&mut self.secure, self.source.socket()) else {
             return Err(Error::closed_here());
         };
-        let is_handshaking = secure.session.is_handshaking();
         let room = secure.session.room()?;
         let length = room.len();
         match socket.recv(room) {
@@ -253,9 +274,7 @@ impl Stream {
     }
 
     fn end_of_wire(&mut self) -> Error {
-        if let Some(secure) = &self.secure
-            && secure.session.is_handshaking()
-        {
+        if let Some(secure) = self.secure.as_ref().filter(|_| self.is_handshaking()) {
             let peer = secure.session.peer();
             let message = format!("the {peer} closed the connection during the TLS handshake");
             return self.fail(Error::new(Kind::Closed, message).with_stage(Stage::Handshake));
@@ -268,19 +287,21 @@ impl Stream {
 
     /// Works on the records that have arrived.
     fn advance(&mut self, buffer: &mut Buffer) -> Result<(), Error> {
+        let is_handshaking = self.is_handshaking();
         let Some(secure) = &mut self.secure else { return Ok(()) };
-        let was_handshaking = secure.session.is_handshaking();
         match secure.session.advance(buffer) {
             Ok(()) => {
-                if was_handshaking && !secure.session.is_handshaking() {
+                if is_handshaking && !secure.session.is_handshaking() {
+                    secure.handshake = Handshake::Done;
                     self.rouse();
                 }
                 Ok(())
             }
-            Err(error) => {
-                let is_handshaking = secure.session.is_handshaking();
-                Err(self.fail(if is_handshaking { error.with_stage(Stage::Handshake) } else { error }))
+            // An error in the last step of it belongs to it.
+            Err(error) if secure.session.is_handshaking() => {
+                Err(self.fail(error.with_stage(Stage::Handshake)))
             }
+            Err(error) => Err(self.fail(error)),
         }
     }
 
@@ -360,6 +381,9 @@ impl Stream {
     fn fail(&mut self, error: Error) -> Error {
         let _ = self.try_flush();
         self.stop_sending();
+        if self.is_handshaking() {
+            self.set_handshake(Handshake::Failed(None));
+        }
         for direction in [&mut self.input, &mut self.output] {
             if let Direction::Open = direction {
                 *direction = Direction::Failed(error.clone());
@@ -388,19 +412,6 @@ impl Stream {
         }
     }
 
-    /// The end of a connection that nobody has closed. A moment is spent on what would be lost, see `Remains`.
-    pub(super) fn part(&mut self) {
-        self.cut_if_unfinished();
-        let would_lose = self.awaits_tickets() || self.has_unsent();
-        self.end_output();
-        if would_lose {
-            // Whatever happens to it now, that was all that could be done.
-            let began = Instant::now();
-            let _ = self.part_slowly(Deadline::after(began, Some(PATIENCE_LEFT.get())));
-            PATIENCE_LEFT.set(PATIENCE_LEFT.get().saturating_sub(began.elapsed()));
-        }
-    }
-
     /// Whether a write was cut whose rest the caller may still send.
     pub fn set_unfinished(&mut self, is_unfinished: bool) {
         if let Some(secure) = &mut self.secure {
@@ -417,25 +428,7 @@ impl Stream {
 
     /// Whether TLS never began.
     pub(super) fn is_unshaken(&self) -> bool {
-        self.secure.as_ref().is_some_and(|secure| secure.session.is_handshaking())
-    }
-
-    fn part_slowly(&mut self, deadline: Deadline) -> Option<()> {
-        while let Step::Wait(interest) = self.try_flush().ok()? {
-            self.block(interest, deadline)?;
-        }
-        self.source.socket()?.shutdown(Shutdown::Write).ok()?;
-        self.unsecure();
-        // Tickets come together.
-        while let Step::Wait(interest) = self.fill_now(&mut Buffer::default(), ROOM).ok()? {
-            self.block(interest, deadline)?;
-        }
-        Some(())
-    }
-
-    fn block(&self, interest: Interest, deadline: Deadline) -> Option<()> {
-        let source = Source { fd: self.as_fd(), interest };
-        matches!(poller::wait(&[source], deadline), Ok(Woken::Ready)).then_some(())
+        !matches!(self.handshake(), None | Some(Handshake::Done))
     }
 
     /// Gives TLS up: what comes is not to be understood any more.

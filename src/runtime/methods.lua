@@ -205,8 +205,8 @@ for name, step in pairs(core.plain) do
   define_plain(methods, name, step)
 end
 
---- Goes on with a write that was queued, until it is done or its time is up.
-local function settle_queued(op, self, signal, expiry, ticket)
+--- Goes on with a write that was queued, until it is done or its time is up. `reads`: nobody else may read meanwhile.
+local function settle_queued(op, self, signal, expiry, ticket, reads)
   local context = running_context()
   if context.reads or context.ticket then
     -- An error has cut it. Its end may have made it this one's turn.
@@ -214,6 +214,9 @@ local function settle_queued(op, self, signal, expiry, ticket)
     signal = PASS
   end
   context.op, context.writes, context.ticket = op, self, ticket
+  if reads then
+    context.reads, reading[self] = self, context
+  end
   local renewable = op == "write" or op == "write_str" or op == "send"
   local value, err
   local late = 0
@@ -243,6 +246,9 @@ local function settle_queued(op, self, signal, expiry, ticket)
     end
   until value ~= PENDING or err ~= nil
   context.writes, context.ticket = nil, nil
+  if reads then
+    context.reads, reading[self] = nil, nil
+  end
   contexts.next_turn(self)
   if err ~= nil then
     return nil, err
@@ -340,108 +346,6 @@ do
   end
 end
 
---- Whoever waits for the descriptor of a connection finds out what has become of it.
-local function wake_waiters(slot)
-  local reader, writer = readers[slot], contexts.writers[slot]
-  if reader then
-    contexts.wake_all(reader)
-  end
-  if writer then
-    contexts.wake_all(writer)
-  end
-end
-
---- The writes that were called before it have to wait for the same: it comes before them.
-local function handshake(name, self, options)
-  if core.handshake(self, options) == PENDING then
-    local signal, expiry, ticket = outcome()
-    if type(signal) ~= "number" then
-      return failed(name, signal, expiry)
-    end
-    local writer = contexts.writers[core.slot(self)]
-    if writer then
-      contexts.wake_all(writer)
-    end
-    local _, err = settle_queued("handshake", self, signal, expiry, ticket)
-    if err ~= nil then
-      err.written = nil
-      return nil, err
-    end
-  end
-  return true
-end
-
-function methods.handshake(self, options)
-  local _, err = handshake("handshake", self, options)
-  if err ~= nil then
-    return raise(err)
-  end
-end
-
-function methods.try_handshake(self, options)
-  return handshake("try_handshake", self, options)
-end
-
-local function shutdown(name, self, direction)
-  local has_waited = false
-  while core.shutdown(self, direction, has_waited) == PENDING do
-    local signal, expiry, ticket = outcome()
-    if type(signal) ~= "number" then
-      return failed(name, signal, expiry)
-    end
-    -- It comes after the writes that were called before it.
-    local _, err = settle_queued("shutdown", self, signal, expiry, ticket)
-    if err ~= nil then
-      err.written = nil
-      return nil, err
-    end
-    has_waited = true
-  end
-  local slot = core.slot(self)
-  if slot then
-    wake_waiters(slot)
-  end
-  return true
-end
-
-function methods.shutdown(self, direction)
-  local _, err = shutdown("shutdown", self, direction)
-  if err ~= nil then
-    return raise(err)
-  end
-end
-
-function methods.try_shutdown(self, direction)
-  return shutdown("try_shutdown", self, direction)
-end
-
---- Reads what the peer still sends to a closed connection, so that no reset destroys the last answer.
-local function discard(remains)
-  local expiry = core.now() + core.patience
-  while core.discard(remains) == PENDING do
-    local signal = outcome()
-    if signal == PASS then
-      pass()
-    elseif wait(remains, signal, expiry, "close") ~= READY then
-      break
-    end
-  end
-  core.drop(remains)
-end
-
-function methods.close(self)
-  local slot = core.slot(self)
-  local remains = core.close(self)
-  if remains == PENDING then
-    return failed("close", outcome())
-  elseif slot then
-    wake_waiters(slot)
-  end
-  if remains then
-    loop.spawn(discard, true, remains)
-  end
-end
-
 -- An iterator is checked when it is made, and raises what goes wrong later where the loop stands.
 local nexts, checks = {}, {}
 for name, step in pairs(core.iterators) do
@@ -462,7 +366,9 @@ return {
   define = define,
   define_plain = define_plain,
   methods = methods,
-  close = methods.close,
+  failed = failed,
+  is_busy = is_busy,
+  settle_queued = settle_queued,
   -- `for line in conn do`
   call = function(self)
     -- No tail call: on Lua 5.1 it would hide that this is an iterator.

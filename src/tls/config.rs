@@ -1,35 +1,39 @@
 //! From options to what rustls works with.
 //!
 //! rustls resumes sessions within one configuration only, and reading a system's authorities takes milliseconds: so
-//! configurations are kept, for as long as the options and the files they name stay the same.
+//! configurations are kept. A server's are, too: the keys of its tickets are part of them (RFC 8446, section 4.6.1).
 
-use std::env;
-use std::fs;
-use std::io;
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
 use std::sync::OnceLock;
-use std::sync::PoisonError;
-use std::time::SystemTime;
 
-use rustls::RootCertStore;
+use rustls::SupportedProtocolVersion;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::CertificateDer;
-use rustls_native_certs::ErrorKind;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::sign::SingleCertAndKey;
+use rustls::version::TLS12;
+use rustls::version::TLS13;
 
 use crate::error::Error;
-use crate::error::Kind;
-use crate::options::Authorities;
-use crate::options::Pem;
+use crate::options::Authorities as Believed;
+use crate::options::ClientAuth;
+use crate::options::Protocols;
 use crate::options::TlsClientOptions;
 use crate::options::TlsServerOptions;
-use crate::tls::certificate;
-use crate::tls::certificate::lower;
-use crate::tls::certificate::unusable;
-use crate::tls::verifier::Verifier;
+use crate::tls::failure::lower;
+use crate::tls::failure::unusable;
+use crate::tls::identity;
+use crate::tls::identity::Identities;
+use crate::tls::kept::Kept;
+use crate::tls::kept::Stamps;
+use crate::tls::pem;
+use crate::tls::store;
+use crate::tls::verifier::Anybody;
+use crate::tls::verifier::Authorities;
+use crate::tls::verifier::Clients;
+use crate::tls::verifier::Servers;
 
 /// How to ask a server for TLS.
 #[derive(Clone)]
@@ -37,48 +41,39 @@ pub struct ClientConfig(Arc<rustls::ClientConfig>);
 
 /// How to answer clients that ask for TLS.
 #[derive(Clone)]
-pub struct ServerConfig(Arc<rustls::ServerConfig>);
+pub struct ServerConfig {
+    shared: Arc<rustls::ServerConfig>,
+    /// The files it was made of.
+    stamps: Stamps,
+}
+
+static CLIENTS: Kept<TlsClientOptions, ClientConfig> = Kept::new();
+static SERVERS: Kept<TlsServerOptions, ServerConfig> = Kept::new();
 
 impl ClientConfig {
     /// The same one for the same options, as long as the files that they name do not change.
     pub fn of(options: &TlsClientOptions) -> Result<Self, Error> {
-        let key = Key::of(options);
-        if let Some(config) = Self::kept(&key) {
-            return Ok(config);
+        let stamps = Stamps::of(options.files());
+        // rustls keeps the sessions with servers of different names apart.
+        match options.sni {
+            None => CLIENTS.get(options, &stamps, Self::make),
+            Some(_) => CLIENTS.get(&TlsClientOptions { sni: None, ..options.clone() }, &stamps, Self::make),
         }
-        // Files are read while nobody else has to wait for that.
-        let config = Self::make(options)?;
-        let mut kept = lock();
-        if kept.len() == MOST_KEPT {
-            kept.remove(0);
-        }
-        kept.push((key, config.clone()));
-        Ok(config)
-    }
-
-    fn kept(key: &Key) -> Option<Self> {
-        let mut kept = lock();
-        let at = kept.iter().position(|(known, _)| known == key)?;
-        // The last one is the one that was used last.
-        kept[at..].rotate_left(1);
-        kept.last().map(|(_, config)| config.clone())
     }
 
     fn make(options: &TlsClientOptions) -> Result<Self, Error> {
-        let verifier = match (options.verify, &options.ca_bundle) {
-            (false, _) => Verifier::of_anybody(provider()),
-            (true, Authorities::Listed(pem)) => {
-                let listed = certificate::certificates(pem, "ca_bundle")?;
-                Verifier::of(provider(), listed)
-                    .map_err(|problem| unusable(format!("ca_bundle: {}", lower(&problem))))?
-            }
-            (true, Authorities::Mozilla) => mozilla()?,
-            (true, Authorities::System) => system()?,
-        };
         let builder = rustls::ClientConfig::builder_with_provider(provider());
-        let builder = builder.with_safe_default_protocol_versions().map_err(impossible)?;
-        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
-        Ok(Self(Arc::new(builder.with_no_client_auth())))
+        let builder = builder.with_protocol_versions(&versions(options.protocols)).map_err(impossible)?;
+        let builder = builder.dangerous().with_custom_certificate_verifier(verifier(options)?);
+        let mut config = match &options.identity {
+            None => builder.with_no_client_auth(),
+            Some(it) => {
+                let certified = identity::certified(it, &provider())?;
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
+            }
+        };
+        config.alpn_protocols.clone_from(&options.alpn);
+        Ok(Self(Arc::new(config)))
     }
 
     pub(super) fn shared(&self) -> Arc<rustls::ClientConfig> {
@@ -86,144 +81,72 @@ impl ClientConfig {
     }
 }
 
+fn verifier(options: &TlsClientOptions) -> Result<Arc<dyn ServerCertVerifier>, Error> {
+    if !options.verify {
+        return Ok(Arc::new(Anybody(provider().signature_verification_algorithms)));
+    }
+    let authorities = match &options.ca_bundle {
+        Believed::Listed(pem) => Authorities::of(pem::certificates(pem, "ca_bundle")?),
+        Believed::Mozilla => store::mozilla(),
+        Believed::System => store::system()?,
+    };
+    let lists = options.crl.as_ref().map(|pem| pem::revocation_lists(pem, "crl")).transpose()?;
+    let verifier = Servers::of(&provider(), authorities, lists.unwrap_or_default());
+    let unusable = |problem: String| match &options.crl {
+        Some(pem) => unusable(format!("{} cannot be used: {}", pem::place(pem, "crl"), lower(&problem))),
+        None => unusable(lower(&problem)),
+    };
+    Ok(Arc::new(verifier.map_err(unusable)?))
+}
+
 impl ServerConfig {
+    /// The same one for the same options, as long as the files that they name do not change.
     pub fn of(options: &TlsServerOptions) -> Result<Self, Error> {
-        let chain = certificate::certificates(&options.cert, "cert")?;
-        let key = certificate::key(&options.key, "key")?;
+        let stamps = Stamps::of(options.files());
+        SERVERS.get(options, &stamps, |options| Self::make(options, stamps.clone()))
+    }
+
+    /// After a file of its options has changed it becomes another, unless that cannot be used yet.
+    pub fn renew(&mut self, options: &TlsServerOptions) {
+        let is_same = self.stamps.are_settled() && self.stamps == Stamps::of(options.files());
+        if let (false, Ok(renewed)) = (is_same, Self::of(options)) {
+            *self = renewed;
+        }
+    }
+
+    fn make(options: &TlsServerOptions, stamps: Stamps) -> Result<Self, Error> {
         let builder = rustls::ServerConfig::builder_with_provider(provider());
-        let builder = builder.with_safe_default_protocol_versions().map_err(impossible)?;
-        let config = builder.with_no_client_auth().with_single_cert(chain, key);
-        config.map(|config| Self(Arc::new(config))).map_err(|error| match error {
-            rustls::Error::InconsistentKeys(_) => {
-                unusable("key and cert do not belong together (the server's own certificate comes first)".into())
-            }
-            rustls::Error::General(_) => unusable(
-                "key is of a kind or size that is not supported (ECDSA P-256, P-384, P-521, Ed25519, and RSA of 2048 \
-                 bits and more are)"
-                    .into(),
-            ),
-            other => unusable(format!("cert and key cannot be used: {}", lower(&other.to_string()))),
-        })
+        let builder = builder.with_protocol_versions(&versions(options.protocols)).map_err(impossible)?;
+        let builder = builder.with_client_cert_verifier(client_verifier(options)?);
+        let identities = Identities::of(options, &provider())?;
+        let mut config = builder.with_cert_resolver(Arc::new(identities));
+        config.alpn_protocols.clone_from(&options.alpn);
+        config.ticketer = aws_lc_rs::Ticketer::new().map_err(impossible)?;
+        Ok(Self { shared: Arc::new(config), stamps })
     }
 
     pub(super) fn shared(&self) -> Arc<rustls::ServerConfig> {
-        Arc::clone(&self.0)
+        Arc::clone(&self.shared)
     }
 }
 
-/// How many configurations are kept.
-const MOST_KEPT: usize = 64;
-
-/// The client configurations, the one that was used last at the end. Shared by every Lua state of the process.
-static KEPT: Mutex<Vec<(Key, ClientConfig)>> = Mutex::new(Vec::new());
-
-fn lock() -> MutexGuard<'static, Vec<(Key, ClientConfig)>> {
-    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What makes two configurations different. The server's name does not: rustls keeps its sessions apart.
-#[derive(Eq, PartialEq)]
-struct Key {
-    verify: bool,
-    authorities: Authorities,
-    stamp: Option<Stamp>,
-}
-
-impl Key {
-    fn of(options: &TlsClientOptions) -> Self {
-        let stamp = match &options.ca_bundle {
-            Authorities::Listed(Pem::File(path)) => Stamp::of(path),
-            _ => None,
-        };
-        Self { verify: options.verify, authorities: options.ca_bundle.clone(), stamp }
-    }
-}
-
-/// Which state of a file was read.
-#[derive(Eq, PartialEq)]
-struct Stamp {
-    size: u64,
-    modified: Option<SystemTime>,
-    /// Which file it is, and when anything of it changed last: a modification time can be put back.
-    #[cfg(unix)]
-    file: [i64; 4],
-}
-
-impl Stamp {
-    /// `None` if there is no such file.
-    fn of(path: &Path) -> Option<Self> {
-        let it = fs::metadata(path).ok()?;
-        Some(Self {
-            size: it.len(),
-            modified: it.modified().ok(),
-            #[cfg(unix)]
-            file: {
-                use std::os::unix::fs::MetadataExt;
-                [it.dev().cast_signed(), it.ino().cast_signed(), it.ctime(), it.ctime_nsec()]
-            },
-        })
-    }
-}
-
-/// The system's authorities, read once a process. A failure to read them is not kept.
-fn system() -> Result<Verifier, Error> {
-    static FOUND: OnceLock<Vec<CertificateDer<'static>>> = OnceLock::new();
-    let found = match FOUND.get() {
-        Some(found) => found,
-        None => {
-            let found = find()?;
-            FOUND.get_or_init(|| found)
-        }
-    };
-    if found.is_empty() { mozilla() } else { Verifier::of(provider(), found.clone()).map_err(unusable) }
-}
-
-fn find() -> Result<Vec<CertificateDer<'static>>, Error> {
-    let mut named = Vec::new();
-    for name in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {
-        let Some(value) = env::var_os(name).filter(|value| !value.is_empty()) else { continue };
-        named.push(format!("{name} ('{}')", value.display()));
-        // Opening a pipe waits for its writer.
-        if name == "SSL_CERT_FILE" && fs::metadata(&value).is_ok_and(|it| !it.is_file() && !it.is_dir()) {
-            return Err(Error::new(
-                Kind::System,
-                format!("no authorities by {}: not a regular file", named.join(" and ")),
-            ));
+fn client_verifier(options: &TlsServerOptions) -> Result<Arc<dyn ClientCertVerifier>, Error> {
+    let authorities =
+        options.client_ca.as_ref().map(|pem| pem::certificates(pem, "client_ca")).transpose()?;
+    match (options.client_auth, authorities) {
+        (ClientAuth::None, _) | (_, None) => Ok(WebPkiClientVerifier::no_client_auth()),
+        (auth, Some(listed)) => {
+            let verifier = Clients::of(&provider(), Authorities::of(listed), auth == ClientAuth::Required);
+            Ok(Arc::new(verifier.map_err(unusable)?))
         }
     }
-    let found = rustls_native_certs::load_native_certs();
-    let problem = found.errors.into_iter().map(|problem| problem.kind).find_map(|kind| match kind {
-        ErrorKind::Io { inner, path } => Some((inner, path)),
-        _ => None,
-    });
-    let place = match named.is_empty() {
-        true => "no authorities of this system".into(),
-        false => format!("no authorities by {}", named.join(" and ")),
-    };
-    match problem {
-        // What could not be read is not absent. Only some of them might be trusted that are not any more.
-        Some((error, path)) if found.certs.is_empty() || is_passing(&error) => {
-            let is_absent = error.kind() == io::ErrorKind::NotFound && named.is_empty();
-            if is_absent {
-                return Ok(Vec::new());
-            }
-            Err(Error::from_file(&format!("{place}: cannot read '{}'", path.display()), &error))
-        }
-        // Whoever names them means these and no others.
-        None if found.certs.is_empty() && !named.is_empty() => Err(Error::new(Kind::System, place)),
-        _ => Ok(found.certs),
-    }
 }
 
-/// Whether another try may read what this one could not: descriptors or memory had run out (ENOMEM, ENFILE
-/// and EMFILE, the same numbers on every Unix).
-fn is_passing(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(12 | 23 | 24))
-}
-
-fn mozilla() -> Result<Verifier, Error> {
-    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    Verifier::of_roots(provider(), roots, Vec::new()).map_err(unusable)
+fn versions(protocols: Protocols) -> Vec<&'static SupportedProtocolVersion> {
+    [(protocols.tls13, &TLS13), (protocols.tls12, &TLS12)]
+        .into_iter()
+        .filter_map(|(is_wanted, version)| is_wanted.then_some(version))
+        .collect()
 }
 
 fn provider() -> Arc<CryptoProvider> {

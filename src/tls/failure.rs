@@ -8,13 +8,11 @@ use rustls::PeerIncompatible;
 
 use crate::error::Error;
 use crate::error::Kind;
-use crate::tls::certificate::lower;
-use crate::tls::certificate::words;
-use crate::tls::verifier::take_refusal;
+use crate::tls::refusal;
 
 /// `peer` is `"server"` or `"client"`.
 pub fn error(error: &Rustls, peer: &str) -> Error {
-    let refusal = take_refusal();
+    let refusal = refusal::take();
     match error {
         Rustls::AlertReceived(AlertDescription::CloseNotify) => {
             Error::new(Kind::Closed, format!("the {peer} broke off the TLS handshake"))
@@ -24,7 +22,7 @@ pub fn error(error: &Rustls, peer: &str) -> Error {
             let name = alert_name(*alert);
             Error::new(Kind::Tls, format!("the {peer} broke off with TLS alert {name}")).with_alert(name)
         }
-        Rustls::InvalidCertificate(_) => {
+        Rustls::InvalidCertificate(_) | Rustls::InvalidCertRevocationList(_) => {
             let reason = refusal.unwrap_or_else(|| lower(&error.to_string()));
             Error::new(Kind::Certificate, reason)
         }
@@ -94,6 +92,32 @@ fn alert_name(alert: AlertDescription) -> String {
         AlertDescription::Unknown(number) => format!("alert_{number}"),
         known => words(&format!("{known:?}"), '_').replace("recognised", "recognized"),
     }
+}
+
+/// What is wrong with options, and with the files that they name.
+pub fn unusable(message: String) -> Error {
+    Error::new(Kind::Tls, message)
+}
+
+/// Texts of libraries, as all texts here are.
+pub fn lower(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_lowercase().chain(letters).collect())
+}
+
+/// The words of a name of rustls's: `UnknownCA` is `unknown_ca`. What it holds is left out.
+pub fn words(name: &str, between: char) -> String {
+    let letters: Vec<char> = name.chars().take_while(|letter| letter.is_alphanumeric()).collect();
+    let mut words = String::new();
+    for (at, letter) in letters.iter().enumerate() {
+        let after_lower = at > 0 && letters[at - 1].is_lowercase();
+        let before_lower = at > 0 && letters.get(at + 1).is_some_and(|next| next.is_lowercase());
+        if letter.is_uppercase() && (after_lower || before_lower) {
+            words.push(between);
+        }
+        words.extend(letter.to_lowercase());
+    }
+    words
 }
 
 #[cfg(test)]

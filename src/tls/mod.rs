@@ -3,5 +3,12 @@
 pub mod certificate;
 pub mod config;
 mod failure;
+mod identity;
+mod kept;
+mod name;
+mod pem;
+mod refusal;
 pub mod session;
+mod store;
 mod verifier;
+mod wire;

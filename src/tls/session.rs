@@ -4,32 +4,31 @@
 //! records into plain bytes. rustls is lent these buffers: it works on all the records that have arrived at once, and
 //! what it seals leaves from where it has put it.
 
-use std::ops::Deref;
+use std::net::Ipv4Addr;
 
 use rustls::AlertDescription;
 use rustls::CommonState;
 use rustls::Error as Rustls;
+use rustls::HandshakeKind;
 use rustls::ProtocolVersion;
-use rustls::client::ClientConnectionData;
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
-use rustls::server::ServerConnectionData;
 use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::ConnectionState;
-use rustls::unbuffered::EncodeError;
-use rustls::unbuffered::EncodeTlsData;
-use rustls::unbuffered::EncryptError;
-use rustls::unbuffered::UnbufferedStatus;
-use rustls::unbuffered::WriteTraffic;
 
 use crate::error::Error;
 use crate::frame::buffer::Buffer;
 use crate::frame::buffer::LARGE_ROOM;
 use crate::frame::buffer::RECORD_ROOM;
-use crate::tls::certificate::unusable;
+use crate::tls::certificate::Description;
 use crate::tls::config::ClientConfig;
 use crate::tls::config::ServerConfig;
 use crate::tls::failure;
+use crate::tls::failure::unusable;
+use crate::tls::identity::take_asked_for;
+use crate::tls::wire::Problem;
+use crate::tls::wire::SMALL_ROOM;
+use crate::tls::wire::Wire;
+use crate::tls::wire::Wish;
 
 pub struct Session {
     side: Side,
@@ -40,6 +39,8 @@ pub struct Session {
     has_heard: bool,
     /// Data was sealed.
     has_spoken: bool,
+    /// Whom the client has asked for.
+    server_name: Option<String>,
 }
 
 enum Side {
@@ -47,30 +48,11 @@ enum Side {
     Server(Box<UnbufferedServerConnection>),
 }
 
-/// Both directions of the wire.
-#[derive(Default)]
-struct Wire {
-    incoming: Buffer,
-    outgoing: Buffer,
-    /// The peer's closing alert has come: nothing follows it.
-    peer_has_closed: bool,
-}
-
-/// What to do once data may be sent.
-enum Wish<'a> {
-    Nothing,
-    Encrypt(&'a [u8]),
-    CloseNotify,
-}
-
 /// The most that is encrypted at once: what it becomes fits into `LARGE_ROOM`.
 pub const MOST: usize = 4 * RECORD;
 
 /// Bytes of one record at most (RFC 8446, section 5.1).
 pub const RECORD: usize = 16 * 1024;
-
-/// Room for what is small; rustls says if it needs more.
-const SMALL_ROOM: usize = 2048;
 
 /// The name as TLS knows it, if a certificate could cover it.
 fn server_name(name: &str) -> Result<ServerName<'static>, Error> {
@@ -83,13 +65,24 @@ pub fn check_name(name: &str) -> Result<(), Error> {
     server_name(name).map(drop)
 }
 
+/// The name that a certificate of `host` covers: without what only belongs to addresses, and the root's dot.
+pub fn covered_name(host: &str) -> String {
+    let name = host.trim_start_matches('[').trim_end_matches(']');
+    let name = name.split('%').next().unwrap_or_default();
+    match (name.strip_prefix("unix:"), name.strip_suffix('.')) {
+        // Nobody verifies it: the script would have been told to give a name.
+        (Some(_), _) => Ipv4Addr::LOCALHOST.to_string(),
+        (None, Some(name)) => name.into(),
+        (None, None) => name.into(),
+    }
+}
+
 impl Session {
     /// Asks a server for TLS; `name` is what its certificate has to cover.
     pub fn client(config: &ClientConfig, name: &str) -> Result<Self, Error> {
-        let name = server_name(name)?;
-        let client = UnbufferedClientConnection::new(config.shared(), name);
+        let client = UnbufferedClientConnection::new(config.shared(), server_name(name)?);
         let client = client.map_err(|error| failure::error(&error, "server"))?;
-        Ok(Self::of(Side::Client(Box::new(client))))
+        Ok(Self { server_name: Some(name.into()), ..Self::of(Side::Client(Box::new(client))) })
     }
 
     /// Answers a client that asks for TLS.
@@ -100,7 +93,14 @@ impl Session {
     }
 
     fn of(side: Side) -> Self {
-        Self { side, wire: Wire::default(), is_bulk: false, has_heard: false, has_spoken: false }
+        Self {
+            side,
+            wire: Wire::default(),
+            is_bulk: false,
+            has_heard: false,
+            has_spoken: false,
+            server_name: None,
+        }
     }
 
     /// Where the next records are to be put.
@@ -108,6 +108,11 @@ impl Session {
         let incoming = &mut self.wire.incoming;
         let wanted = if self.is_bulk { LARGE_ROOM } else { RECORD_ROOM };
         incoming.room(wanted.saturating_sub(incoming.len()).max(SMALL_ROOM))
+    }
+
+    /// These bytes had arrived before.
+    pub fn take_in(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.wire.incoming.append(bytes)
     }
 
     /// The first `count` bytes of the last `room` have arrived; `is_full` if that was all of it.
@@ -182,6 +187,44 @@ impl Session {
         }
     }
 
+    /// Whom the client has asked for: a name, or on its own side an address (RFC 6066, section 3).
+    pub fn server_name(&self) -> Option<&str> {
+        self.server_name.as_deref()
+    }
+
+    /// The name that IANA gave to it. `None` during the handshake, as for all that follow.
+    pub fn cipher(&self) -> Option<String> {
+        let name = self.settled()?.negotiated_cipher_suite()?.suite().as_str()?;
+        // rustls tells its versions apart.
+        Some(name.replace("TLS13_", "TLS_"))
+    }
+
+    pub fn protocol(&self) -> Option<&'static str> {
+        match self.settled()?.protocol_version()? {
+            ProtocolVersion::TLSv1_2 => Some("TLSv1.2"),
+            _ => Some("TLSv1.3"),
+        }
+    }
+
+    /// What both sides have agreed to speak inside (RFC 7301).
+    pub fn alpn(&self) -> Option<&[u8]> {
+        self.settled()?.alpn_protocol()
+    }
+
+    /// Whether keys of an earlier session were used.
+    pub fn is_resumed(&self) -> Option<bool> {
+        self.settled()?.handshake_kind().map(|kind| kind == HandshakeKind::Resumed)
+    }
+
+    pub fn peer_certificate(&self) -> Option<Description> {
+        Description::of(self.settled()?.peer_certificates()?.first()?)
+    }
+
+    /// What the handshake has brought, once it is done.
+    fn settled(&self) -> Option<&CommonState> {
+        Some(self.state()).filter(|state| !state.is_handshaking())
+    }
+
     fn state(&self) -> &CommonState {
         match &self.side {
             Side::Client(it) => it,
@@ -197,7 +240,11 @@ impl Session {
                 Err(Problem::Tls(Rustls::AlertReceived(AlertDescription::CloseNotify)))
             }
             Side::Client(it) => self.wire.work(&mut **it, plain, wish),
-            Side::Server(it) => self.wire.work(&mut **it, plain, wish),
+            Side::Server(it) => {
+                let worked = self.wire.work(&mut **it, plain, wish);
+                self.server_name = take_asked_for().or(self.server_name.take());
+                worked
+            }
         };
         self.has_heard |= was_handshaking && !self.is_handshaking() && self.has_unread();
         // An idle connection costs no buffer.
@@ -219,152 +266,6 @@ fn is_goodbye(input: &[u8]) -> bool {
     matches!(input, [21, 3, _, 0, 2, _, 0, ..])
 }
 
-/// What both sides have in common and rustls has no name for.
-trait Records: Deref<Target: Deref<Target = CommonState>> {
-    type Data;
-
-    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
-}
-
-impl Records for UnbufferedClientConnection {
-    type Data = ClientConnectionData;
-
-    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
-        self.process_tls_records(incoming)
-    }
-}
-
-impl Records for UnbufferedServerConnection {
-    type Data = ServerConnectionData;
-
-    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
-        self.process_tls_records(incoming)
-    }
-}
-
-enum Problem {
-    Tls(Rustls),
-    Ours(Error),
-}
-
-impl From<Error> for Problem {
-    fn from(error: Error) -> Self {
-        Problem::Ours(error)
-    }
-}
-
-impl Wire {
-    fn work<R: Records>(
-        &mut self,
-        records: &mut R,
-        plain: &mut Buffer,
-        wish: Wish<'_>,
-    ) -> Result<(), Problem> {
-        loop {
-            let status = records.process(self.incoming.bytes_mut());
-            let mut discard = status.discard;
-            let is_over = match status.state {
-                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-                    while let Some(record) = traffic.next_record() {
-                        let record = record.map_err(Problem::Tls)?;
-                        plain.append(record.payload)?;
-                        discard += record.discard;
-                    }
-                    false
-                }
-                Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                    encode(&mut data, &mut self.outgoing)?;
-                    false
-                }
-                // It leaves from `outgoing`, in its turn.
-                Ok(ConnectionState::TransmitTlsData(data)) => {
-                    data.done();
-                    false
-                }
-                Ok(ConnectionState::PeerClosed) => {
-                    self.peer_has_closed = true;
-                    false
-                }
-                Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-                    fulfil(wish, &mut traffic, &mut self.outgoing)?;
-                    self.incoming.consume(discard);
-                    return Ok(());
-                }
-                // It would be lost.
-                Ok(_) if matches!(wish, Wish::Encrypt(data) if !data.is_empty()) => {
-                    return Err(Problem::Tls(Rustls::EncryptError));
-                }
-                Ok(_) => true,
-                Err(error) => {
-                    self.take_alert(records);
-                    return Err(Problem::Tls(error));
-                }
-            };
-            self.incoming.consume(discard);
-            if is_over {
-                return Ok(());
-            }
-        }
-    }
-
-    /// What rustls wants to tell the peer of an error. It must not be asked for more: it would work on the
-    /// same records.
-    fn take_alert<R: Records>(&mut self, records: &mut R) {
-        while records.wants_write() {
-            let Ok(ConnectionState::EncodeTlsData(mut data)) =
-                records.process(self.incoming.bytes_mut()).state
-            else {
-                return;
-            };
-            if encode(&mut data, &mut self.outgoing).is_err() {
-                return;
-            }
-        }
-    }
-}
-
-fn encode<D>(data: &mut EncodeTlsData<'_, D>, outgoing: &mut Buffer) -> Result<(), Problem> {
-    let mut wanted = SMALL_ROOM;
-    loop {
-        match data.encode(outgoing.room(wanted)?) {
-            Ok(count) => {
-                outgoing.arrived(count);
-                return Ok(());
-            }
-            Err(EncodeError::InsufficientSize(it)) => wanted = it.required_size,
-            Err(EncodeError::AlreadyEncoded) => return Ok(()),
-        }
-    }
-}
-
-fn fulfil<D>(
-    wish: Wish<'_>,
-    traffic: &mut WriteTraffic<'_, D>,
-    outgoing: &mut Buffer,
-) -> Result<(), Problem> {
-    let mut wanted = match &wish {
-        Wish::Nothing => return Ok(()),
-        Wish::Encrypt(data) if data.len() >= RECORD => LARGE_ROOM,
-        Wish::Encrypt(_) => RECORD_ROOM,
-        Wish::CloseNotify => SMALL_ROOM,
-    };
-    loop {
-        let room = outgoing.room(wanted)?;
-        let done = match &wish {
-            Wish::Encrypt(data) => traffic.encrypt(data, room),
-            _ => traffic.queue_close_notify(room),
-        };
-        match done {
-            Ok(count) => {
-                outgoing.arrived(count);
-                return Ok(());
-            }
-            Err(EncryptError::InsufficientSize(it)) => wanted = it.required_size,
-            Err(EncryptError::EncryptExhausted) => return Err(Problem::Tls(Rustls::EncryptError)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -373,6 +274,7 @@ mod tests {
     use super::*;
     use crate::error::Kind;
     use crate::options::Authorities;
+    use crate::options::Identity;
     use crate::options::Pem;
     use crate::options::TlsClientOptions;
     use crate::options::TlsServerOptions;
@@ -390,7 +292,9 @@ mod tests {
         let options =
             TlsClientOptions { ca_bundle: Authorities::Listed(file(ca)), ..TlsClientOptions::default() };
         let client = Session::client(&ClientConfig::of(&options).unwrap(), sni).unwrap();
-        let options = TlsServerOptions { cert: file("server.pem"), key: file("server.key") };
+        let (cert, key) = (file("server.pem"), file("server.key"));
+        let identity = Some(Identity { cert, key, called: ("cert".into(), "key".into()) });
+        let options = TlsServerOptions { identity, ..TlsServerOptions::default() };
         (client, Session::server(&ServerConfig::of(&options).unwrap()).unwrap())
     }
 
@@ -466,6 +370,20 @@ mod tests {
         let mut plain = Buffer::default();
         assert_eq!(server.advance(&mut plain).unwrap_err().kind(), Kind::Tls);
         assert_eq!(plain.len(), 0);
+    }
+
+    #[test]
+    fn the_second_session_of_the_same_options_is_resumed() {
+        for is_first in [true, false] {
+            let (mut client, mut server) = pair("ca.pem", "::1");
+            assert_eq!((client.is_resumed(), client.cipher(), server.protocol()), (None, None, None));
+            shake(&mut client, &mut server, usize::MAX).unwrap();
+            carry(&mut server, &mut client, usize::MAX).unwrap();
+            assert_eq!((client.is_resumed(), server.is_resumed()), (Some(!is_first), Some(!is_first)));
+            assert_eq!((client.server_name(), server.server_name()), (Some("::1"), None));
+            assert_eq!(server.protocol(), Some("TLSv1.3"));
+            assert_eq!(client.peer_certificate().unwrap().subject, "CN=localhost");
+        }
     }
 
     #[test]

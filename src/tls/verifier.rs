@@ -1,10 +1,11 @@
-//! Whether a server's certificate is believed, and in words why not.
+//! Whose certificates are believed: servers' here, clients' there.
 
-use std::cell::Cell;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::CertificateError;
 use rustls::DigitallySignedStruct;
+use rustls::DistinguishedName;
 use rustls::Error;
 use rustls::RootCertStore;
 use rustls::SignatureScheme;
@@ -14,96 +15,141 @@ use rustls::client::danger::ServerCertVerified;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::verify_server_name;
 use rustls::crypto::CryptoProvider;
+use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::crypto::verify_tls12_signature;
 use rustls::crypto::verify_tls13_signature;
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::CertificateRevocationListDer;
 use rustls::pki_types::ServerName;
 use rustls::pki_types::UnixTime;
 use rustls::server::ParsedCertificate;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerified;
+use rustls::server::danger::ClientCertVerifier;
 
 use crate::tls::certificate::Facts;
-use crate::tls::certificate::date;
-use crate::tls::certificate::lower;
-use crate::tls::certificate::words;
+use crate::tls::certificate::is_revoked;
+use crate::tls::refusal;
+use crate::tls::refusal::Peer;
 
-thread_local! {
-    /// Why the last certificate was refused: the verifier's caller hands on only of which kind the error is.
-    static REFUSAL: Cell<Option<String>> = const { Cell::new(None) };
+/// Who is believed.
+#[derive(Clone, Debug)]
+pub struct Authorities {
+    /// Whoever has a certificate of these,
+    roots: Arc<RootCertStore>,
+    /// or one of these.
+    listed: Arc<[CertificateDer<'static>]>,
 }
 
-/// Takes the words for the refusal that has just happened on this thread.
-pub fn take_refusal() -> Option<String> {
-    REFUSAL.take()
-}
-
-#[derive(Debug)]
-pub struct Verifier {
-    provider: Arc<CryptoProvider>,
-    trust: Trust,
-}
-
-#[derive(Debug)]
-enum Trust {
-    /// Whoever holds the key of the certificate that it shows.
-    Anybody,
-    /// Whoever has a certificate of these authorities, or one of these certificates.
-    Some { authorities: Option<Arc<WebPkiServerVerifier>>, listed: Vec<CertificateDer<'static>> },
-}
-
-impl Verifier {
-    /// For tests only: it takes every certificate.
-    pub fn of_anybody(provider: Arc<CryptoProvider>) -> Self {
-        Self { provider, trust: Trust::Anybody }
-    }
-
-    /// Trusts what `listed` authorities issued, and what is `listed` itself.
-    pub fn of(provider: Arc<CryptoProvider>, listed: Vec<CertificateDer<'static>>) -> Result<Self, String> {
+impl Authorities {
+    /// What `listed` authorities issued, and what is `listed` itself.
+    pub fn of(listed: Vec<CertificateDer<'static>>) -> Self {
         let mut roots = RootCertStore::empty();
         // webpki takes whatever it is given for an authority: a server could vouch for others.
         let is_authority = |it: &&CertificateDer<'_>| Facts::of(it).is_some_and(|facts| facts.is_authority());
         roots.add_parsable_certificates(listed.iter().filter(is_authority).cloned());
-        Self::of_roots(provider, roots, listed)
+        Self { roots: Arc::new(roots), listed: listed.into() }
     }
 
-    pub fn of_roots(
-        provider: Arc<CryptoProvider>,
-        roots: RootCertStore,
-        listed: Vec<CertificateDer<'static>>,
-    ) -> Result<Self, String> {
-        let authorities = match roots.is_empty() {
-            true => None,
-            false => {
-                let builder =
-                    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-                Some(builder.build().map_err(|error| error.to_string())?)
-            }
-        };
-        Ok(Self { provider, trust: Trust::Some { authorities, listed } })
+    pub fn of_roots(roots: RootCertStore) -> Self {
+        Self { roots: Arc::new(roots), listed: Arc::default() }
+    }
+
+    fn list(&self, certificate: &CertificateDer<'_>) -> bool {
+        self.listed.contains(certificate)
     }
 }
 
-impl ServerCertVerifier for Verifier {
+/// A certificate that is trusted as it is still has to be for today, and must not have been revoked.
+fn check_listed(
+    certificate: &CertificateDer<'_>,
+    lists: &[CertificateRevocationListDer<'_>],
+    now: UnixTime,
+) -> Result<(), Error> {
+    let facts = Facts::of(certificate).ok_or(CertificateError::BadEncoding)?;
+    let time = |seconds: i64| UnixTime::since_unix_epoch(Duration::from_secs(seconds.max(0).unsigned_abs()));
+    let (from, until) = facts.validity();
+    let (from, until) = (time(from), time(until));
+    if now < from {
+        return Err(CertificateError::NotValidYetContext { time: now, not_before: from }.into());
+    }
+    if now > until {
+        return Err(CertificateError::ExpiredContext { time: now, not_after: until }.into());
+    }
+    if lists.iter().any(|list| is_revoked(&facts, list)) {
+        return Err(CertificateError::Revoked.into());
+    }
+    Ok(())
+}
+
+/// webpki looks at the keys of those who sign certificates, and this at the one behind them.
+fn check_key(certificate: &CertificateDer<'_>) -> Result<(), Error> {
+    match Facts::of(certificate) {
+        Some(facts) if facts.has_weak_key() => Err(CertificateError::BadSignature.into()),
+        _ => Ok(()),
+    }
+}
+
+/// What a client thinks of servers.
+#[derive(Debug)]
+pub struct Servers {
+    authorities: Authorities,
+    /// `None`: there is no authority among them.
+    webpki: Option<Arc<WebPkiServerVerifier>>,
+    lists: Vec<CertificateRevocationListDer<'static>>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Servers {
+    pub fn of(
+        provider: &Arc<CryptoProvider>,
+        authorities: Authorities,
+        lists: Vec<CertificateRevocationListDer<'static>>,
+    ) -> Result<Self, String> {
+        let webpki = (!authorities.roots.is_empty()).then(|| {
+            let roots = Arc::clone(&authorities.roots);
+            let builder = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider));
+            builder
+                .with_crls(lists.clone())
+                .allow_unknown_revocation_status()
+                .enforce_revocation_expiration()
+                .build()
+        });
+        let webpki = webpki.transpose().map_err(|error| error.to_string())?;
+        Ok(Self { authorities, webpki, lists, algorithms: provider.signature_verification_algorithms })
+    }
+
+    fn check(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        if self.authorities.list(end_entity) {
+            check_listed(end_entity, &self.lists, now)?;
+            verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+        } else {
+            let webpki = self.webpki.as_ref().ok_or(CertificateError::UnknownIssuer)?;
+            webpki.verify_server_cert(end_entity, intermediates, server_name, &[], now)?;
+        }
+        check_key(end_entity)
+    }
+}
+
+impl ServerCertVerifier for Servers {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
+        _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verified = match &self.trust {
-            Trust::Anybody => return Ok(ServerCertVerified::assertion()),
-            Trust::Some { listed, .. } if listed.contains(end_entity) => {
-                verify_listed(end_entity, server_name, now)
-            }
-            Trust::Some { authorities: Some(authorities), .. } => {
-                authorities.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-            }
-            Trust::Some { authorities: None, .. } => Err(CertificateError::UnknownIssuer.into()),
-        };
-        verified.inspect_err(|error| {
-            let top = intermediates.last().unwrap_or(end_entity);
-            REFUSAL.set(Some(explain(error, end_entity, top, server_name, now)));
+        let checked = self.check(end_entity, intermediates, server_name, now);
+        let name = server_name.to_str();
+        checked.map(|()| ServerCertVerified::assertion()).inspect_err(|error| {
+            refusal::note(error, &Peer::Server(&name), end_entity, intermediates, now);
         })
     }
 
@@ -113,7 +159,7 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -122,89 +168,158 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.algorithms.supported_schemes()
     }
 }
 
-/// A certificate that is trusted as it is still has to be for this server, and for today.
-fn verify_listed(
-    certificate: &CertificateDer<'_>,
-    server_name: &ServerName<'_>,
-    now: UnixTime,
-) -> Result<ServerCertVerified, Error> {
-    let facts = Facts::of(certificate).ok_or(CertificateError::BadEncoding)?;
-    let (from, until) = facts.validity();
-    let time =
-        |seconds: i64| UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds.max(0) as u64));
-    if now < time(from) {
-        return Err(CertificateError::NotValidYetContext { time: now, not_before: time(from) }.into());
-    }
-    if now > time(until) {
-        return Err(CertificateError::ExpiredContext { time: now, not_after: time(until) }.into());
-    }
-    verify_server_name(&ParsedCertificate::try_from(certificate)?, server_name)?;
-    Ok(ServerCertVerified::assertion())
+/// What a server thinks of clients.
+#[derive(Debug)]
+pub struct Clients {
+    authorities: Authorities,
+    /// `None`: there is no authority among them.
+    webpki: Option<Arc<dyn ClientCertVerifier>>,
+    /// Whose certificates a client may choose from.
+    hints: Vec<DistinguishedName>,
+    is_required: bool,
+    algorithms: WebPkiSupportedAlgorithms,
 }
 
-/// `top` is the last certificate that the server sent.
-fn explain(
-    error: &Error,
-    certificate: &CertificateDer<'_>,
-    top: &CertificateDer<'_>,
-    name: &ServerName<'_>,
-    now: UnixTime,
-) -> String {
-    let moment = |time: &UnixTime| date(i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
-    let clock = moment(&now);
-    match error {
-        Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) => {
-            format!("the certificate expired on {} (the clock here says {clock})", moment(not_after))
+impl Clients {
+    pub fn of(
+        provider: &Arc<CryptoProvider>,
+        authorities: Authorities,
+        is_required: bool,
+    ) -> Result<Self, String> {
+        let webpki = (!authorities.roots.is_empty()).then(|| {
+            let roots = Arc::clone(&authorities.roots);
+            WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider)).build()
+        });
+        let webpki = webpki.transpose().map_err(|error| error.to_string())?;
+        let mut all = RootCertStore::empty();
+        all.add_parsable_certificates(authorities.listed.iter().cloned());
+        let (hints, algorithms) = (all.subjects(), provider.signature_verification_algorithms);
+        Ok(Self { authorities, webpki, hints, is_required, algorithms })
+    }
+
+    fn check(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        if self.authorities.list(end_entity) {
+            check_listed(end_entity, &[], now)?;
+        } else {
+            let webpki = self.webpki.as_ref().ok_or(CertificateError::UnknownIssuer)?;
+            webpki.verify_client_cert(end_entity, intermediates, now)?;
         }
-        Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }) => {
-            format!(
-                "the certificate is not valid before {} (the clock here says {clock})",
-                moment(not_before)
-            )
-        }
-        Error::InvalidCertificate(CertificateError::NotValidForNameContext { .. }) => {
-            wrong_name(certificate, &name.to_str())
-        }
-        Error::InvalidCertificate(_) if certificate == top && is_self_issued(certificate) => {
-            "the certificate is self-signed and not trusted here (tls.ca_bundle may name it)".into()
-        }
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            let issuer = Facts::of(top).map_or(String::new(), |facts| facts.issuer());
-            format!(
-                "the certificate's issuer is not trusted here: {issuer} \
-                 (tls.ca_bundle may name it, or the server should send its certificate)"
-            )
-        }
-        Error::InvalidCertificate(CertificateError::InvalidPurposeContext { .. }) => {
-            "the certificate is not meant for servers".into()
-        }
-        Error::InvalidCertificate(CertificateError::Other(why)) => {
-            format!("the certificate is not acceptable ({})", words(&why.to_string(), ' '))
-        }
-        Error::InvalidCertificate(why) => {
-            format!("the certificate is not acceptable ({})", words(&format!("{why:?}"), ' '))
-        }
-        other => lower(&other.to_string()),
+        check_key(end_entity)
     }
 }
 
-fn is_self_issued(certificate: &CertificateDer<'_>) -> bool {
-    Facts::of(certificate).is_some_and(|facts| facts.is_self_issued())
+impl ClientCertVerifier for Clients {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.hints
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.is_required
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let checked = self.check(end_entity, intermediates, now);
+        checked.map(|()| ClientCertVerified::assertion()).inspect_err(|error| {
+            refusal::note(error, &Peer::Client, end_entity, intermediates, now);
+        })
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
 }
 
-fn wrong_name(certificate: &CertificateDer<'_>, expected: &str) -> String {
-    let names = Facts::of(certificate).map_or(String::new(), |facts| facts.names());
-    match names.is_empty() {
-        // RFC 9525, section 2: the common name is not looked at.
-        true => format!("the certificate is not for {expected}: it covers no name (no subjectAltName)"),
-        false => format!("the certificate is not for {expected}, but for {names}"),
+/// For tests only: it takes every certificate, also one that webpki could not read, if whoever shows it has its key.
+#[derive(Debug)]
+pub struct Anybody(pub WebPkiSupportedAlgorithms);
+
+impl Anybody {
+    fn check(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let facts = Facts::of(cert).ok_or(CertificateError::BadEncoding)?;
+        let of_scheme = self.0.mapping.iter().filter(|(scheme, _)| *scheme == dss.scheme);
+        let mut algorithms = of_scheme.flat_map(|(_, algorithms)| algorithms.iter());
+        // No algorithm here takes so small a key: everybody could compute it.
+        if facts.has_weak_key()
+            || algorithms.any(|it| it.verify_signature(facts.key(), message, dss.signature()).is_ok())
+        {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        Err(CertificateError::BadSignature.into())
+    }
+}
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.check(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.check(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
     }
 }
