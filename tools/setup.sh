@@ -2,7 +2,7 @@
 # Makes sure that everything a Makefile target needs is there: installs it with apt where it can, and says
 # exactly what to install where it cannot.
 #
-# Usage: tools/setup.sh demo | tools/setup.sh test INTERPRETER...
+# Usage: tools/setup.sh demo | tools/setup.sh test INTERPRETER... | tools/setup.sh bench INTERPRETER...
 set -eu
 
 purpose=$1
@@ -16,6 +16,16 @@ need() {
     packages="$packages $2"
     commands="$commands $1"
   fi
+}
+
+# need_modules FILE:PACKAGE...: Lua modules in C, looked for where Debian keeps them.
+need_modules() {
+  command -v apt-get >/dev/null 2>&1 || return 0
+  for rock in "$@"; do
+    for version in 5.1 5.4; do
+      ls /usr/lib/*/lua/$version/${rock%:*}.so >/dev/null 2>&1 || { need "${rock#*:}-$version" "${rock#*:}"; break; }
+    done
+  done
 }
 
 need cc gcc
@@ -37,17 +47,26 @@ test)
   need nginx nginx-light
   need memcached memcached
   need valgrind valgrind
+  need_modules cjson:lua-cjson _cqueues:lua-cqueues luv:lua-luv ssl:lua-sec
+  need aiosmtpd python3-aiosmtpd
+  # Debian keeps it out of the path.
+  ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || need postgres postgresql
+  need dovecot dovecot-imapd
+  need mariadbd mariadb-server-core
   if command -v apt-get >/dev/null 2>&1; then
-    for rock in cjson:lua-cjson _cqueues:lua-cqueues luv:lua-luv ssl:lua-sec; do
-      for version in 5.1 5.4; do
-        ls /usr/lib/*/lua/$version/${rock%:*}.so >/dev/null 2>&1 || { need "${rock#*:}-$version" "${rock#*:}"; break; }
-      done
-    done
     # The headers of the Luas: the module does without, LuaRocks on some systems does not.
     for version in 5.1 5.2 5.3 5.4; do
       [ -e "/usr/include/lua$version/lua.h" ] || need "lua$version/lua.h" "liblua$version-dev"
     done
   fi
+  ;;
+bench)
+  for lua in "$@"; do
+    need "$lua" "$lua"
+  done
+  # The contenders; copas is plain Lua, and shares its file with LuaJIT.
+  need_modules cjson:lua-cjson _cqueues:lua-cqueues luv:lua-luv ssl:lua-sec _openssl:lua-luaossl
+  [ -e /usr/share/lua/5.1/copas.lua ] || ! command -v apt-get >/dev/null 2>&1 || need copas-5.1 lua-copas
   ;;
 esac
 

@@ -102,7 +102,7 @@ function Server:stop()
   end
   assert(ended(), "the server does not end")
   self.keeper:close()
-  assert(not lfs.attributes(self.dir), "the server's directory is left")
+  assert(not self:has_ended(), "the server's directory is left")
 end
 
 --- The path of a program, or nil if it is not installed.

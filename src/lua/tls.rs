@@ -118,7 +118,7 @@ fn start_tls(lua: &Lua, (it, options): (Receiver, Value)) -> mlua::Result<Reply<
     let net = &mut it.net;
     let begun = match net.is_upgrading() {
         true => Ok(()),
-        false if net.is_tls() => Err(Misuse::secure().into()),
+        false if net.is_tls() && !net.is_closed() => Err(Misuse::secure().into()),
         false => begin(net, &options),
     };
     match begun.and_then(|()| Ok(net.begin_handshake()?)) {
