@@ -2,7 +2,7 @@
 
 LUAS = lua5.1 lua5.2 lua5.3 lua5.4 luajit
 
-.PHONY: all demo test lint clean setup setup-demo bench-json bench-echo bench-tls
+.PHONY: all demo test lint clean setup setup-demo setup-bench bench-json bench-echo bench-tls
 
 all: demo
 
@@ -22,15 +22,15 @@ lint: setup
 	luacheck -q .
 
 # JSON against lua-cjson, the two in turn.
-bench-json: setup
+bench-json: setup-bench
 	tools/bench-json.sh
 
 # Echo servers in tasks against luv, cqueues and one epoll loop, in turn.
-bench-echo: setup
+bench-echo: setup-bench
 	tools/bench-echo.sh
 
-# TLS clients against LuaSec, in turn.
-bench-tls: setup
+# TLS clients against LuaSec, and TLS servers against LuaSec with copas and cqueues, in turn.
+bench-tls: setup-bench
 	tools/bench-tls.sh
 
 # Installs what is missing, or says what it is.
@@ -39,6 +39,9 @@ setup:
 
 setup-demo:
 	tools/setup.sh demo
+
+setup-bench:
+	tools/setup.sh bench lua5.4 luajit
 
 clean:
 	cargo clean

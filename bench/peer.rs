@@ -1,12 +1,11 @@
-//! The native side of the measurements: an echo server that is one epoll loop, and a load generator.
+//! The native side of the measurements: an echo server that is one epoll loop, a server over TLS, and load generators.
 //!
 //! ```text
 //! bench-peer echo                            prints its port; echoes whatever comes on any connection
 //! bench-peer load PORT CONNECTIONS SECONDS   each connection sends 64 bytes and waits for them to come back;
 //!                                            prints round trips per second
-//! bench-peer tls                             prints its port; after the handshake, which is never a resumed one, a
-//!                                            client asks by a line: `receive N` for N bytes, or `send N` to be told
-//!                                            when N bytes have come
+//! bench-peer tls [tickets]                   see tls.rs
+//! bench-peer load-tls JOB PORT CONNECTIONS SECONDS
 //! ```
 
 #![allow(
@@ -16,17 +15,16 @@
     reason = "a measurement that cannot be made has to end loudly"
 )]
 
+#[path = "peer/tls.rs"]
+mod tls;
+
 use std::env;
-use std::io::BufRead;
-use std::io::BufReader;
 use std::io::ErrorKind;
 use std::io::Read;
 use std::io::Write;
 use std::net::TcpListener;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -35,67 +33,18 @@ use mio::Interest;
 use mio::Poll;
 use mio::Token;
 use mio::unix::SourceFd;
-use rustls::ServerConfig;
-use rustls::ServerConnection;
-use rustls::StreamOwned;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::PrivateKeyDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::server::NoServerSessionStorage;
 
 fn main() {
     let words: Vec<String> = env::args().skip(1).collect();
     let number = |at: usize| words[at].parse::<usize>().unwrap();
+    let seconds = |at: usize| Duration::from_secs_f64(words[at].parse().unwrap());
     match words[0].as_str() {
         "echo" => echo(),
-        "load" => load(number(1) as u16, number(2), Duration::from_secs_f64(words[3].parse().unwrap())),
-        "tls" => tls(),
+        "load" => load(number(1) as u16, number(2), seconds(3)),
+        "tls" => tls::serve(words.get(1).is_some_and(|word| word == "tickets")),
+        "load-tls" => tls::load(&words[1], number(2) as u16, number(3), seconds(4)),
         other => panic!("{other}: no such job"),
     }
-}
-
-fn tls() {
-    let chain = CertificateDer::pem_file_iter("build/certificates/server.pem").unwrap().map(Result::unwrap);
-    let key = PrivateKeyDer::from_pem_file("build/certificates/server.key").unwrap();
-    let builder = ServerConfig::builder().with_no_client_auth();
-    let mut config = builder.with_single_cert(chain.collect(), key).unwrap();
-    config.send_tls13_tickets = 0;
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    let config = Arc::new(config);
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    println!("{}", listener.local_addr().unwrap().port());
-    for socket in listener.incoming() {
-        let (socket, config) = (socket.unwrap(), Arc::clone(&config));
-        socket.set_nodelay(true).unwrap();
-        // A client that has measured enough goes.
-        thread::spawn(move || answer(StreamOwned::new(ServerConnection::new(config).unwrap(), socket)));
-    }
-}
-
-fn answer(mut stream: StreamOwned<ServerConnection, TcpStream>) -> std::io::Result<()> {
-    let mut line = String::new();
-    BufReader::with_capacity(1, &mut stream).read_line(&mut line)?;
-    let mut bytes = vec![b'x'; 256 * 1024];
-    match line.trim().split_once(' ') {
-        Some(("receive", count)) => {
-            let mut left: usize = count.parse().unwrap();
-            while left > 0 {
-                let count = left.min(bytes.len());
-                stream.write_all(&bytes[..count])?;
-                left -= count;
-            }
-        }
-        Some((_, count)) => {
-            let mut left: usize = count.parse().unwrap();
-            while left > 0 {
-                left -= stream.read(&mut bytes)?;
-            }
-            stream.write_all(b"ok")?;
-        }
-        None => {}
-    }
-    stream.conn.send_close_notify();
-    stream.flush()
 }
 
 const LISTENER: Token = Token(usize::MAX);
@@ -152,24 +101,13 @@ const MESSAGE: [u8; 64] = [b'x'; 64];
 
 fn load(port: u16, count: usize, time: Duration) {
     let mut poll = Poll::new().unwrap();
-    let mut connections: Vec<(TcpStream, usize)> = (0..count)
-        .map(|at| {
-            let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-            stream.set_nodelay(true).unwrap();
-            stream.set_nonblocking(true).unwrap();
-            poll.registry()
-                .register(&mut SourceFd(&stream.as_raw_fd()), Token(at), Interest::READABLE)
-                .unwrap();
-            (stream, 0)
-        })
-        .collect();
+    let mut connections: Vec<(TcpStream, usize)> =
+        (0..count).map(|at| (connect(port, &poll, Token(at)), 0)).collect();
     for (stream, _) in &mut connections {
         stream.write_all(&MESSAGE).unwrap();
     }
-    let warm = Instant::now() + time / 5;
     let mut events = Events::with_capacity(1024);
-    let mut began = None;
-    let mut trips = 0_u64;
+    let mut trips = Count::new(time);
     loop {
         poll.poll(&mut events, None).unwrap();
         for event in &events {
@@ -183,18 +121,63 @@ fn load(port: u16, count: usize, time: Duration) {
             assert!(*got <= MESSAGE.len(), "more came back than was sent");
             if *got == MESSAGE.len() {
                 *got = 0;
-                trips += 1;
+                trips.add_one();
                 stream.write_all(&MESSAGE).unwrap();
             }
         }
-        let now = Instant::now();
-        match began {
-            None if now >= warm => (began, trips) = (Some(now), 0),
-            Some(since) if now - since >= time => {
-                println!("{:.0}", trips as f64 / (now - since).as_secs_f64());
-                return;
-            }
-            _ => {}
+        if let Some(Moment::Over { rate, .. }) = trips.moment() {
+            println!("{rate:.0}");
+            return;
         }
+    }
+}
+
+fn connect(port: u16, poll: &Poll, token: Token) -> TcpStream {
+    let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    poll.registry().register(&mut SourceFd(&stream.as_raw_fd()), token, Interest::READABLE).unwrap();
+    stream
+}
+
+/// What is done in a time that begins when a fifth of as much has gone by.
+struct Count {
+    time: Duration,
+    warm: Instant,
+    began: Option<Instant>,
+    done: u64,
+}
+
+enum Moment {
+    Begun,
+    /// `rate` is what was done per second.
+    Over {
+        rate: f64,
+        done: u64,
+    },
+}
+
+impl Count {
+    fn new(time: Duration) -> Self {
+        Self { time, warm: Instant::now() + time / 5, began: None, done: 0 }
+    }
+
+    fn add_one(&mut self) {
+        self.done += 1;
+    }
+
+    /// To be asked often; each is told once.
+    fn moment(&mut self) -> Option<Moment> {
+        let now = Instant::now();
+        let Some(began) = self.began else {
+            if now < self.warm {
+                return None;
+            }
+            (self.began, self.done) = (Some(now), 0);
+            return Some(Moment::Begun);
+        };
+        let passed = now - began;
+        (passed >= self.time)
+            .then(|| Moment::Over { rate: self.done as f64 / passed.as_secs_f64(), done: self.done })
     }
 }

@@ -1,46 +1,57 @@
--- TLS against LuaSec, in turn, from and to the same server: what the client costs.
+-- TLS clients against LuaSec's, in turn, from and to the same servers: what the client costs.
 --
--- Usage: lua bench/tls.lua [ROUNDS]; see tools/bench-tls.sh
+-- Usage: LUA_PATH="bench/?.lua;;" lua5.4 bench/tls.lua [ROUNDS [SCALE]]; see tools/bench-tls.sh
+--
+-- A full handshake is one with a server that never resumes; a client that looks sees that it has not. A ticket of TLS
+-- 1.3 comes after the handshake: whoever wants to resume has to read, so each of these connections fetches a byte.
+-- LuaSec keeps no sessions: its handshakes are full there too.
 
-local rounds = tonumber(arg[1] or 7)
+local measure = require("measure")
+
+local rounds, scale = tonumber(arg[1] or 7), tonumber(arg[2] or 1)
+local HANDSHAKES, MEGABYTES = math.ceil(500 * scale), math.ceil(512 * scale)
 
 local JOBS = {
-  { name = "handshake", count = 500, unit = "us", goal = "full handshakes: CPU of one" },
-  { name = "receive", count = 512 * 2 ^ 20, unit = "MB/s", goal = "receiving 512 MiB: MB per CPU second" },
-  { name = "send", count = 512 * 2 ^ 20, unit = "MB/s", goal = "sending 512 MiB: MB per CPU second" },
+  { "full", "TLSv1.3", HANDSHAKES, goal = -0.5, title = "full handshake" },
+  { "full", "TLSv1.2", HANDSHAKES, goal = -0.5, title = "full handshake" },
+  { "resumed", "TLSv1.3", HANDSHAKES, goal = -0.3, title = "resumed handshake and a byte, LuaSec's full" },
+  { "resumed", "TLSv1.2", HANDSHAKES, goal = -0.3, title = "resumed handshake and a byte, LuaSec's full" },
+  { "receive", "TLSv1.3", MEGABYTES << 20, goal = 3, title = ("receiving %d MiB"):format(MEGABYTES) },
+  { "send", "TLSv1.3", MEGABYTES << 20, goal = 3, title = ("sending %d MiB"):format(MEGABYTES) },
 }
 
-local server = assert(io.popen("echo $$; exec target/release/examples/bench-peer tls", "r"))
-local pid, port = server:read("*l"), server:read("*l")
+local plain <close> = measure.start("exec " .. measure.PEER .. " tls")
+local ticketing <close> = measure.start("exec " .. measure.PEER .. " tls tickets")
 
---- CPU microseconds for one, or megabytes for a CPU second; and megabytes for a second.
-local function measure(lua, contender, job)
-  local folder = lua:gsub("%.", "")
-  local process = assert(io.popen(("LUA_CPATH='./build/%s/?.so;;' %s bench/tls/%s.lua %s %s %d"):format(folder, lua,
-    contender, job.name, port, job.count)))
-  local done, cpu = process:read("*n", "*n")
+--- CPU microseconds for one, or megabytes for a CPU second; then the same of wall time.
+local function run(lua, contender, job)
+  local name, protocol, count = table.unpack(job)
+  local server = name == "resumed" and ticketing or plain
+  local process = assert(io.popen(measure.command(lua, ("bench/tls/%s.lua"):format(contender), name, protocol,
+    server.port, count)))
+  local done, cpu, wall = process:read("*n", "*n", "*n")
   process:close()
-  assert(done == job.count, contender .. " has not done its work")
-  return job.unit == "us" and cpu / done * 1e6 or done / cpu / 1e6
-end
-
-local function median(list)
-  table.sort(list)
-  return list[math.floor(#list / 2) + 1]
+  assert(done == count, contender .. " has not done its work")
+  if job.goal < 0 then
+    return cpu / done * 1e6, wall / done * 1e6
+  end
+  return done / cpu / 1e6, done / wall / 1e6
 end
 
 for _, job in ipairs(JOBS) do
-  print(("%s, %d rounds: median (lowest-highest)"):format(job.goal, rounds))
-  for _, lua in ipairs { "lua5.4", "luajit" } do
-    local ours, theirs = {}, {}
+  print(("%s, %s: %s, %d rounds: median (lowest-highest)"):format(job[2], job.title,
+    job.goal < 0 and "us of CPU for one [of wall time]" or "MB for a CPU second [for a second]", rounds))
+  for _, lua in ipairs(measure.LUAS) do
+    local cpu, wall = { tcp = {}, luasec = {} }, { tcp = {}, luasec = {} }
     for round = 1, rounds do
-      ours[round] = measure(lua, "tcp", job)
-      theirs[round] = measure(lua, "luasec", job)
+      for _, contender in ipairs { "tcp", "luasec" } do
+        cpu[contender][round], wall[contender][round] = run(lua, contender, job)
+      end
     end
-    local a, b = median(ours), median(theirs)
-    print(("  %-7s tcp %7.0f (%.0f-%.0f)  LuaSec %7.0f (%.0f-%.0f) %s  %.2f of LuaSec"):format(lua, a, ours[1],
-      ours[rounds], b, theirs[1], theirs[rounds], job.unit, a / b))
+    local ours, our_text = measure.median(cpu.tcp, "%.0f")
+    local theirs, their_text = measure.median(cpu.luasec, "%.0f")
+    print(("  %-7s tcp %s [%.0f]  LuaSec %s [%.0f]  %.2f of LuaSec, %s"):format(lua, our_text,
+      (measure.median(wall.tcp, "%.0f")), their_text, (measure.median(wall.luasec, "%.0f")), ours / theirs,
+      measure.verdict(ours / theirs, job.goal)))
   end
 end
-os.execute("kill " .. pid)
-server:close()
