@@ -99,7 +99,7 @@ impl Dial {
         if let (State::Start(_), Some(tls)) = (&self.state, &self.options.tls) {
             // What is wrong with the options is told before anything is sent.
             session::check_name(&self.server_name())?;
-            self.tls = Some(ClientConfig::of(tls)?);
+            self.tls = Some(ClientConfig::of(tls, self.port())?);
         }
         loop {
             self.state = match std::mem::replace(&mut self.state, State::Over) {

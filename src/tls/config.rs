@@ -7,9 +7,13 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 
 use rustls::SupportedProtocolVersion;
+use rustls::client::ClientSessionMemoryCache;
+use rustls::client::ClientSessionStore;
+use rustls::client::Resumption;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::ServerName;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::SingleCertAndKey;
@@ -37,7 +41,10 @@ use crate::tls::verifier::Servers;
 
 /// How to ask a server for TLS.
 #[derive(Clone)]
-pub struct ClientConfig(Arc<rustls::ClientConfig>);
+pub struct ClientConfig {
+    shared: Arc<rustls::ClientConfig>,
+    sessions: Arc<ClientSessionMemoryCache>,
+}
 
 /// How to answer clients that ask for TLS.
 #[derive(Clone)]
@@ -47,18 +54,17 @@ pub struct ServerConfig {
     stamps: Stamps,
 }
 
-static CLIENTS: Kept<TlsClientOptions, ClientConfig> = Kept::new();
+static CLIENTS: Kept<(TlsClientOptions, u16), ClientConfig> = Kept::new();
 static SERVERS: Kept<TlsServerOptions, ServerConfig> = Kept::new();
 
 impl ClientConfig {
-    /// The same one for the same options, as long as the files that they name do not change.
-    pub fn of(options: &TlsClientOptions) -> Result<Self, Error> {
+    /// The same one for the same options and port, as long as the files that they name do not change.
+    ///
+    /// rustls keeps the sessions with servers of different names apart, but not of different ports.
+    pub fn of(options: &TlsClientOptions, port: u16) -> Result<Self, Error> {
         let stamps = Stamps::of(options.files());
-        // rustls keeps the sessions with servers of different names apart.
-        match options.sni {
-            None => CLIENTS.get(options, &stamps, Self::make),
-            Some(_) => CLIENTS.get(&TlsClientOptions { sni: None, ..options.clone() }, &stamps, Self::make),
-        }
+        let key = (TlsClientOptions { sni: None, ..options.clone() }, port);
+        CLIENTS.get(&key, &stamps, |(options, _)| Self::make(options))
     }
 
     fn make(options: &TlsClientOptions) -> Result<Self, Error> {
@@ -73,13 +79,25 @@ impl ClientConfig {
             }
         };
         config.alpn_protocols.clone_from(&options.alpn);
-        Ok(Self(Arc::new(config)))
+        let sessions = Arc::new(ClientSessionMemoryCache::new(SESSIONS));
+        config.resumption = Resumption::store(Arc::clone(&sessions) as Arc<_>);
+        Ok(Self { shared: Arc::new(config), sessions })
     }
 
     pub(super) fn shared(&self) -> Arc<rustls::ClientConfig> {
-        Arc::clone(&self.0)
+        Arc::clone(&self.shared)
+    }
+
+    /// Forgets the sessions with a server: one that is not what it was may choke on what is offered of them. (rustls
+    /// 0.23 breaks off where a second hello has no session any more because none fits the cipher.)
+    pub(super) fn forget(&self, server: &ServerName<'static>) {
+        self.sessions.remove_tls12_session(server);
+        while self.sessions.take_tls13_ticket(server).is_some() {}
     }
 }
+
+/// Sessions that are kept for one configuration.
+const SESSIONS: usize = 256;
 
 fn verifier(options: &TlsClientOptions) -> Result<Arc<dyn ServerCertVerifier>, Error> {
     if !options.verify {

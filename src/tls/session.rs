@@ -44,8 +44,14 @@ pub struct Session {
 }
 
 enum Side {
-    Client(Box<UnbufferedClientConnection>),
+    Client(Box<UnbufferedClientConnection>, Asked),
     Server(Box<UnbufferedServerConnection>),
+}
+
+/// Whom a client has asked, and how.
+struct Asked {
+    name: ServerName<'static>,
+    config: ClientConfig,
 }
 
 /// The most that is encrypted at once: what it becomes fits into `LARGE_ROOM`.
@@ -80,9 +86,10 @@ pub fn covered_name(host: &str) -> String {
 impl Session {
     /// Asks a server for TLS; `name` is what its certificate has to cover.
     pub fn client(config: &ClientConfig, name: &str) -> Result<Self, Error> {
-        let client = UnbufferedClientConnection::new(config.shared(), server_name(name)?);
+        let asked = Asked { name: server_name(name)?, config: config.clone() };
+        let client = UnbufferedClientConnection::new(config.shared(), asked.name.clone());
         let client = client.map_err(|error| failure::error(&error, "server"))?;
-        Ok(Self { server_name: Some(name.into()), ..Self::of(Side::Client(Box::new(client))) })
+        Ok(Self { server_name: Some(name.into()), ..Self::of(Side::Client(Box::new(client), asked)) })
     }
 
     /// Answers a client that asks for TLS.
@@ -172,7 +179,7 @@ impl Session {
     /// them after the handshake (RFC 8446, section 4.6.1), and a socket that was closed answers them with a
     /// reset, which takes away what is on its way.
     pub fn awaits_tickets(&self) -> bool {
-        let is_client = matches!(self.side, Side::Client(_));
+        let is_client = matches!(self.side, Side::Client(..));
         is_client
             && self.has_spoken
             && !self.has_heard
@@ -182,7 +189,7 @@ impl Session {
     /// How errors call the other side.
     pub fn peer(&self) -> &'static str {
         match self.side {
-            Side::Client(_) => "server",
+            Side::Client(..) => "server",
             Side::Server(_) => "client",
         }
     }
@@ -227,7 +234,7 @@ impl Session {
 
     fn state(&self) -> &CommonState {
         match &self.side {
-            Side::Client(it) => it,
+            Side::Client(it, _) => it,
             Side::Server(it) => it,
         }
     }
@@ -239,7 +246,7 @@ impl Session {
             _ if was_handshaking && is_goodbye(self.wire.incoming.bytes()) => {
                 Err(Problem::Tls(Rustls::AlertReceived(AlertDescription::CloseNotify)))
             }
-            Side::Client(it) => self.wire.work(&mut **it, plain, wish),
+            Side::Client(it, _) => self.wire.work(&mut **it, plain, wish),
             Side::Server(it) => {
                 let worked = self.wire.work(&mut **it, plain, wish);
                 self.server_name = take_asked_for().or(self.server_name.take());
@@ -247,6 +254,9 @@ impl Session {
             }
         };
         self.has_heard |= was_handshaking && !self.is_handshaking() && self.has_unread();
+        if let (Err(_), true, Side::Client(_, asked)) = (&worked, was_handshaking, &self.side) {
+            asked.config.forget(&asked.name);
+        }
         // An idle connection costs no buffer.
         self.wire.incoming.release_if_empty();
         worked.map_err(|problem| {
@@ -291,7 +301,7 @@ mod tests {
         assert!(Command::new("tools/certificates.sh").arg(FOLDER).status().unwrap().success());
         let options =
             TlsClientOptions { ca_bundle: Authorities::Listed(file(ca)), ..TlsClientOptions::default() };
-        let client = Session::client(&ClientConfig::of(&options).unwrap(), sni).unwrap();
+        let client = Session::client(&ClientConfig::of(&options, 443).unwrap(), sni).unwrap();
         let (cert, key) = (file("server.pem"), file("server.key"));
         let identity = Some(Identity { cert, key, called: ("cert".into(), "key".into()) });
         let options = TlsServerOptions { identity, ..TlsServerOptions::default() };
