@@ -11,12 +11,6 @@ local openssl = certificates.openssl
 
 after_each(certificates.remove_files)
 
-local MISMATCH = "key%s does not belong to cert%s (whose first certificate has to be one's own)"
-
-local function mismatch(key, cert)
-  return MISMATCH:format(" '" .. key .. "'", " '" .. cert .. "'")
-end
-
 describe("a listener's certificate", function()
   local SERVER_KEY = certificate("server", "key")
 
@@ -69,67 +63,6 @@ describe("a listener's certificate", function()
     local cert = openssl("req -x509 -new -subj /CN=localhost -addext subjectAltName=DNS:localhost -key " .. key,
       "ed25519.pem")
     serves(cert, key, cert)
-  end)
-
-  it("that cannot be used is told by listen", function()
-    local pkcs8 = openssl("pkey -aes256 -passout pass:x -in " .. SERVER_KEY, "pkcs8.key")
-    local sec1 = openssl("ec -aes256 -passout pass:x -in " .. SERVER_KEY, "sec1.key")
-    local der = openssl("x509 -outform der -in " .. SERVER_PEM, "der.pem")
-    local encrypted = "%s is encrypted: decrypt it first, as with openssl pkey"
-    for _, it in ipairs {
-      { SERVER_PEM, certificate("leaf", "key"), mismatch(certificate("leaf", "key"), SERVER_PEM) },
-      { SERVER_PEM, certificate("rsa", "key"), mismatch(certificate("rsa", "key"), SERVER_PEM) },
-      { contents(SERVER_PEM), contents(certificate("rsa", "key")), MISMATCH:format("", "") },
-      { SERVER_PEM, pkcs8, encrypted:format("key '" .. pkcs8 .. "'") },
-      { SERVER_PEM, sec1, encrypted:format("key '" .. sec1 .. "'") },
-      { SERVER_PEM, contents(pkcs8), encrypted:format("key") },
-      { SERVER_PEM, contents(sec1), encrypted:format("key") },
-      { SERVER_KEY, SERVER_PEM, "cert '" .. SERVER_KEY .. "' holds no certificate in PEM" },
-      { SERVER_PEM, SERVER_PEM, "key '" .. SERVER_PEM .. "' holds no key in PEM" },
-      { der, SERVER_KEY, "cert '" .. der
-        .. "' is DER, not PEM: openssl x509 (or crl) -inform der turns the one into the other" },
-      { file("empty.pem", ""), SERVER_KEY, "cert '" .. file("empty.pem") .. "' is empty" },
-      { SERVER_PEM, file("empty.pem"), "key '" .. file("empty.pem") .. "' is empty" },
-    } do
-      local err = fails("tls", listen(it[1], it[2]))
-      assert.equal(it[3], err.message)
-      assert.equal("listen", err.op)
-      assert.equal("listen 127.0.0.1:0: " .. it[3], tostring(err))
-    end
-    local ok, raised = pcall(tcp.listen, "127.0.0.1", 0, { tls = { cert = SERVER_PEM, key = pkcs8 } })
-    assert.is_false(ok)
-    assert.is_true(tcp.is_error(raised, "tls"))
-  end)
-
-  it("that cannot be read is told by listen", function()
-    for _, it in ipairs {
-      { "/no/such/cert.pem", SERVER_KEY, 2, "cannot read cert '/no/such/cert.pem': no such file or directory" },
-      { SERVER_PEM, "/no/such/key.pem", 2, "cannot read key '/no/such/key.pem': no such file or directory" },
-      { "/", SERVER_KEY, 21, "cannot read cert '/': is a directory" },
-      { SERVER_PEM, "/", 21, "cannot read key '/': is a directory" },
-    } do
-      local err = fails("system", listen(it[1], it[2]))
-      assert.equal(it[3], err.errno)
-      assert.equal(it[4], err.message)
-      assert.equal("listen", err.op)
-    end
-  end)
-
-  it("with a key that nobody can use is told by listen", function()
-    local key = openssl("ecparam -name secp256k1 -genkey -noout", "curve.key")
-    local cert = openssl("req -x509 -new -subj /CN=localhost -key " .. key, "curve.pem")
-    local err = fails("tls", listen(cert, key))
-    assert.matches("^key '[^']+' is of a kind or size that is not supported %(ECDSA P%-256, ", err.message)
-  end)
-
-  it("is told without a byte of the key", function()
-    local key = contents(SERVER_KEY)
-    for _, damaged in ipairs { (key:gsub("\n", "")), (key:gsub("\n", " ")), key:sub(1, -20), (key:gsub("%-\n", "-", 1)),
-      (key:gsub("\n%w", "\n!", 1)) } do
-      local err = fails("tls", listen(SERVER_PEM, damaged))
-      assert.matches("^key is malformed PEM", err.message)
-      assert.is_true(#err.message < 120 and not err.message:find("%d+, %d+"), "bytes of the key: " .. err.message)
-    end
   end)
 
   it("leaves no address taken when it cannot be used", function()

@@ -1,6 +1,6 @@
--- A client offered sessions to every server of the same name, on whatever port. One that wants another group and another
--- hash than theirs sends a HelloRetryRequest, and rustls's then broke off (missing_extension) because the second hello
--- had no session any more.
+-- A client offered sessions to every server of the same name, on whatever port. One that wants another group and
+-- another hash than theirs sends a HelloRetryRequest, and rustls's then broke off (missing_extension), because the
+-- second hello had no session any more.
 
 local lfs = require("lfs")
 local servers = require("support.servers")

@@ -91,7 +91,6 @@ function certificates.trusting(bundle, sni)
   return { ca_bundle = bundle, sni = sni }
 end
 
-certificates.EXPIRED = "the certificate expired on 2020-01-02 03:04:05 UTC (the clock here says NOW)"
 certificates.COVERS = "other.example, *.wild.example, 192.0.2.7"
 certificates.UNKNOWN = "the certificate's issuer is not trusted here: CN=%s "
   .. "(tls.ca_bundle may name it, or the server should send its certificate)"

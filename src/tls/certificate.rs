@@ -1,5 +1,6 @@
 //! Certificates, read and described to people and scripts.
 
+use std::collections::HashSet;
 use std::net::Ipv6Addr;
 
 use rustls::crypto::aws_lc_rs::cipher_suite;
@@ -93,6 +94,17 @@ impl<'a> Facts<'a> {
         name::rfc4514(self.certificate.subject())
     }
 
+    /// Whether it may be used by servers, or by clients (RFC 5280, section 4.2.1.12).
+    pub fn is_meant_for(&self, servers: bool) -> bool {
+        let usage = self.certificate.extended_key_usage().ok().flatten();
+        usage.is_none_or(|it| if servers { it.value.server_auth } else { it.value.client_auth })
+    }
+
+    /// Whether it says at all what it covers.
+    pub fn has_names(&self) -> bool {
+        self.certificate.subject_alternative_name().ok().flatten().is_some()
+    }
+
     /// The bits of its public key (RFC 5280, section 4.1.2.7).
     pub fn key(&self) -> &[u8] {
         &self.certificate.public_key().subject_public_key.data
@@ -144,12 +156,36 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// Whether `list` names it. Who signed that is not asked: the script has given it.
-pub fn is_revoked(facts: &Facts<'_>, list: &CertificateRevocationListDer<'_>) -> bool {
-    let Ok((_, list)) = CertificateRevocationList::from_der(list) else { return false };
-    let serial = facts.certificate.raw_serial();
-    list.issuer().as_raw() == facts.certificate.issuer().as_raw()
-        && list.iter_revoked_certificates().any(|revoked| revoked.raw_serial() == serial)
+/// A revocation list (RFC 5280, section 5), read once. Who signed it is not asked here: the script has given it.
+#[derive(Debug)]
+pub struct RevocationList {
+    issuer: Vec<u8>,
+    pub has_version_2: bool,
+    /// When the next one was due, in Unix seconds.
+    pub next_update: Option<i64>,
+    serials: HashSet<Vec<u8>>,
+}
+
+impl RevocationList {
+    pub fn of(der: &CertificateRevocationListDer<'_>) -> Option<Self> {
+        let (_, list) = CertificateRevocationList::from_der(der).ok()?;
+        Some(Self {
+            issuer: list.issuer().as_raw().to_vec(),
+            has_version_2: list.version() == Some(X509Version::V2),
+            next_update: list.next_update().map(|time| time.timestamp()),
+            serials: list.iter_revoked_certificates().map(|it| it.raw_serial().to_vec()).collect(),
+        })
+    }
+
+    /// Whether it is of the certificate's issuer.
+    pub fn covers(&self, facts: &Facts<'_>) -> bool {
+        self.issuer == facts.certificate.issuer().as_raw()
+    }
+
+    /// Whether a certificate that it covers is on it.
+    pub fn names(&self, facts: &Facts<'_>) -> bool {
+        self.serials.contains(facts.certificate.raw_serial())
+    }
 }
 
 /// Names of a certificate that are shown.

@@ -1,6 +1,7 @@
 //! What rustls says, in the words of this project.
 
 use rustls::AlertDescription;
+use rustls::CertificateError;
 use rustls::Error as Rustls;
 use rustls::HandshakeType;
 use rustls::InvalidMessage;
@@ -22,9 +23,22 @@ pub fn error(error: &Rustls, peer: &str) -> Error {
             let name = alert_name(*alert);
             Error::new(Kind::Tls, format!("the {peer} broke off with TLS alert {name}")).with_alert(name)
         }
-        Rustls::InvalidCertificate(_) | Rustls::InvalidCertRevocationList(_) => {
-            let reason = refusal.unwrap_or_else(|| lower(&error.to_string()));
-            Error::new(Kind::Certificate, reason)
+        Rustls::InvalidCertificate(why) => Error::new(
+            Kind::Certificate,
+            refusal.unwrap_or_else(|| match why {
+                // Of these the verifier is told nothing.
+                CertificateError::BadEncoding => format!("the {peer}'s certificate is malformed"),
+                CertificateError::BadSignature => {
+                    format!("the {peer} has not signed the handshake with its certificate's key")
+                }
+                other => format!(
+                    "the {peer}'s certificate is not acceptable ({})",
+                    words(&format!("{other:?}"), ' ')
+                ),
+            }),
+        ),
+        Rustls::InvalidCertRevocationList(_) => {
+            Error::new(Kind::Certificate, refusal.unwrap_or_else(|| lower(&error.to_string())))
         }
         Rustls::NoCertificatesPresented => {
             Error::new(Kind::Certificate, format!("the {peer} has no certificate"))

@@ -28,7 +28,7 @@ pub fn certified(identity: &Identity, provider: &CryptoProvider) -> Result<Certi
                 format!("{key} does not belong to {cert} (whose first certificate has to be one's own)")
             }
             rustls::Error::General(_) => format!(
-                "{key} is of a kind or size that is not supported (ECDSA P-256, P-384, P-521, Ed25519, and RSA of \
+                "{key} is malformed, or of a kind or size that is not supported (ECDSA P-256, P-384, P-521, Ed25519, and RSA of \
                  2048 bits and more are)"
             ),
             other => format!("{cert} cannot be used: {}", lower(&other.to_string())),

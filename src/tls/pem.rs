@@ -67,6 +67,9 @@ pub fn key(pem: &Pem, option: &str) -> Result<PrivateKeyDer<'static>, Error> {
         let problem = match error {
             _ if has(&text, b"ENCRYPTED") => "is encrypted: decrypt it first, as with openssl pkey".into(),
             pem::Error::NoItemsFound if text.is_empty() => "is empty".into(),
+            pem::Error::NoItemsFound if text.starts_with(&[0x30]) => {
+                "is DER, not PEM: openssl pkey -inform der turns the one into the other".into()
+            }
             pem::Error::NoItemsFound => "holds no key in PEM".into(),
             other => format!("is malformed PEM ({})", fault(&other)),
         };

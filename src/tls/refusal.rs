@@ -84,8 +84,12 @@ impl Chain<'_> {
                 format!("{it} cannot be checked: the revocation list was to be renewed by {due}")
             }
             CertificateError::InvalidPurposeContext { .. } => {
-                let purpose = if let Peer::Client = peer { "clients" } else { "servers" };
-                format!("{it} is not meant for {purpose} (extended key usage)")
+                let is_server = matches!(peer, Peer::Server(_));
+                let purpose = if is_server { "servers" } else { "clients" };
+                match self.facts().is_some_and(|facts| facts.is_meant_for(is_server)) {
+                    true => format!("{it}'s issuer is not meant for {purpose} (extended key usage)"),
+                    false => format!("{it} is not meant for {purpose} (extended key usage)"),
+                }
             }
             _ if self.others.is_empty() && self.facts().is_some_and(|facts| facts.is_self_issued()) => {
                 format!("{it} is self-signed and not trusted here ({} may name it)", option(peer))
@@ -134,14 +138,21 @@ impl Chain<'_> {
         }
     }
 
-    /// RFC 9525, section 2: the common name is not looked at.
     fn wrong_name(&self, peer: &Peer<'_>) -> String {
         let it = self.whose;
-        let Peer::Server(expected) = peer else { return format!("{it} is of another name") };
-        let names = self.facts().map_or(String::new(), |facts| facts.shown_names());
-        match names.is_empty() {
-            true => format!("{it} is not for {expected}: it covers no name (no subjectAltName)"),
-            false => format!("{it} is not for {expected}, but for {names}"),
+        let (Peer::Server(expected), Some(facts)) = (peer, self.facts()) else {
+            return format!("{it} is of another name");
+        };
+        let names = facts.shown_names();
+        if facts.names().iter().any(|name| name == expected) {
+            // `DNS:127.0.0.1` where `IP:127.0.0.1` was meant.
+            return format!("{it} is not for {expected}: it covers that as a name, not as an address");
+        }
+        match (names.is_empty(), facts.has_names()) {
+            (false, _) => format!("{it} is not for {expected}, but for {names}"),
+            (true, true) => format!("{it} is not for {expected}: it covers no name and no address"),
+            // RFC 9525, section 2: the common name is not looked at.
+            (true, false) => format!("{it} is not for {expected}: it covers no name (no subjectAltName)"),
         }
     }
 

@@ -28,7 +28,7 @@ use rustls::server::danger::ClientCertVerified;
 use rustls::server::danger::ClientCertVerifier;
 
 use crate::tls::certificate::Facts;
-use crate::tls::certificate::is_revoked;
+use crate::tls::certificate::RevocationList;
 use crate::tls::refusal;
 use crate::tls::refusal::Peer;
 
@@ -60,14 +60,9 @@ impl Authorities {
     }
 }
 
-/// A certificate that is trusted as it is still has to be for today, and must not have been revoked.
-fn check_listed(
-    certificate: &CertificateDer<'_>,
-    lists: &[CertificateRevocationListDer<'_>],
-    now: UnixTime,
-) -> Result<(), Error> {
+/// A certificate that is trusted as it is still has to be for today.
+fn check_listed(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
     let facts = Facts::of(certificate).ok_or(CertificateError::BadEncoding)?;
-    let time = |seconds: i64| UnixTime::since_unix_epoch(Duration::from_secs(seconds.max(0).unsigned_abs()));
     let (from, until) = facts.validity();
     let (from, until) = (time(from), time(until));
     if now < from {
@@ -76,8 +71,30 @@ fn check_listed(
     if now > until {
         return Err(CertificateError::ExpiredContext { time: now, not_after: until }.into());
     }
-    if lists.iter().any(|list| is_revoked(&facts, list)) {
-        return Err(CertificateError::Revoked.into());
+    Ok(())
+}
+
+fn time(unix: i64) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_secs(unix.max(0).unsigned_abs()))
+}
+
+/// webpki looks at the first list of an issuer only, and at none for what is trusted as it is.
+fn check_revoked(
+    certificate: &CertificateDer<'_>,
+    lists: &[RevocationList],
+    now: UnixTime,
+) -> Result<(), Error> {
+    if lists.is_empty() {
+        return Ok(());
+    }
+    let facts = Facts::of(certificate).ok_or(CertificateError::BadEncoding)?;
+    for list in lists.iter().filter(|list| list.covers(&facts)) {
+        if list.names(&facts) {
+            return Err(CertificateError::Revoked.into());
+        }
+        if let Some(next_update) = list.next_update.map(time).filter(|due| now > *due) {
+            return Err(CertificateError::ExpiredRevocationListContext { time: now, next_update }.into());
+        }
     }
     Ok(())
 }
@@ -103,7 +120,7 @@ pub struct Servers {
     authorities: Authorities,
     /// `None`: there is no authority among them.
     webpki: Option<Arc<WebPkiServerVerifier>>,
-    lists: Vec<CertificateRevocationListDer<'static>>,
+    lists: Vec<RevocationList>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -113,17 +130,20 @@ impl Servers {
         authorities: Authorities,
         lists: Vec<CertificateRevocationListDer<'static>>,
     ) -> Result<Self, String> {
+        let read: Vec<_> = lists.iter().filter_map(RevocationList::of).collect();
+        if read.iter().any(|list| !list.has_version_2) {
+            return Err(
+                "a revocation list of version 1 (version 2 is needed, RFC 5280, section 5.1.2.1)".into()
+            );
+        }
         let webpki = (!authorities.roots.is_empty()).then(|| {
             let roots = Arc::clone(&authorities.roots);
             let builder = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider));
-            builder
-                .with_crls(lists.clone())
-                .allow_unknown_revocation_status()
-                .enforce_revocation_expiration()
-                .build()
+            builder.with_crls(lists).allow_unknown_revocation_status().enforce_revocation_expiration().build()
         });
         let webpki = webpki.transpose().map_err(|error| error.to_string())?;
-        Ok(Self { authorities, webpki, lists, algorithms: provider.signature_verification_algorithms })
+        let algorithms = provider.signature_verification_algorithms;
+        Ok(Self { authorities, webpki, lists: read, algorithms })
     }
 
     fn check(
@@ -134,11 +154,14 @@ impl Servers {
         now: UnixTime,
     ) -> Result<(), Error> {
         if self.authorities.list(end_entity) {
-            check_listed(end_entity, &self.lists, now)?;
+            check_listed(end_entity, now)?;
             verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
         } else {
             let webpki = self.webpki.as_ref().ok_or(CertificateError::UnknownIssuer)?;
             webpki.verify_server_cert(end_entity, intermediates, server_name, &[], now)?;
+        }
+        for certificate in std::iter::once(end_entity).chain(intermediates) {
+            check_revoked(certificate, &self.lists, now)?;
         }
         check_key(end_entity)
     }
@@ -206,9 +229,7 @@ impl Clients {
             WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider)).build()
         });
         let webpki = webpki.transpose().map_err(|error| error.to_string())?;
-        let mut all = RootCertStore::empty();
-        all.add_parsable_certificates(authorities.listed.iter().cloned());
-        let (hints, algorithms) = (all.subjects(), provider.signature_verification_algorithms);
+        let (hints, algorithms) = (hints(&authorities), provider.signature_verification_algorithms);
         Ok(Self { authorities, webpki, hints, is_required, algorithms })
     }
 
@@ -219,13 +240,28 @@ impl Clients {
         now: UnixTime,
     ) -> Result<(), Error> {
         if self.authorities.list(end_entity) {
-            check_listed(end_entity, &[], now)?;
+            check_listed(end_entity, now)?;
         } else {
             let webpki = self.webpki.as_ref().ok_or(CertificateError::UnknownIssuer)?;
             webpki.verify_client_cert(end_entity, intermediates, now)?;
         }
         check_key(end_entity)
     }
+}
+
+/// None if they would be too many for a message: a client may show what it likes then.
+fn hints(authorities: &Authorities) -> Vec<DistinguishedName> {
+    const MOST: usize = 16 * 1024;
+    let mut all = RootCertStore::empty();
+    all.add_parsable_certificates(authorities.listed.iter().cloned());
+    let mut hints: Vec<DistinguishedName> = Vec::new();
+    for subject in all.subjects() {
+        if !hints.iter().any(|known| known.as_ref() == subject.as_ref()) {
+            hints.push(subject);
+        }
+    }
+    let bytes: usize = hints.iter().map(|name| name.as_ref().len()).sum();
+    if bytes > MOST { Vec::new() } else { hints }
 }
 
 impl ClientCertVerifier for Clients {
