@@ -9,6 +9,7 @@ use mlua::Lua;
 use mlua::Table;
 use mlua::Value;
 
+use crate::address::Address;
 use crate::lua::args::Misuse;
 use crate::lua::args::Place;
 use crate::lua::args::each_option_under;
@@ -138,12 +139,13 @@ fn start_tls(lua: &Lua, (it, options): (Receiver, Value)) -> mlua::Result<Reply<
 fn may_go_on(net: &Net) -> bool {
     net.is_upgrading()
         && net.reading.timeout == Some(Duration::ZERO)
-        && !net.nearest_deadline().passed(Instant::now())
+        && !net.reading.deadline.earliest(net.handshake_deadline()).passed(Instant::now())
 }
 
 fn begin(net: &mut Net, options: &UpgradeOptions) -> Result<(), Failure> {
     if let UpgradeSide::Client(TlsClientOptions { verify: true, sni: None, .. }) = &options.tls
-        && net.ends().port.is_none()
+        && matches!(net.ends().remote, Address::Unix(_))
+        && !net.is_closed()
     {
         return Err(Place::Option("sni").misuse(NAMELESS).into());
     }

@@ -159,6 +159,8 @@ contexts.unlink = unlink
 --- Lets go of what a context holds beyond a wait, when its operation ends in the middle.
 local function release(context)
   local conn, ticket = context.reads, context.ticket
+  -- Nothing else does both.
+  local upgrades = conn and ticket
   if context.place or context.list or context.links then
     unlink(context)
   end
@@ -172,6 +174,9 @@ local function release(context)
     core.write_cut(conn, ticket, "write", CANCELLED)
     outcome()
     contexts.next_turn(conn)
+    if upgrades then
+      contexts.end_upgrade(conn)
+    end
   end
 end
 

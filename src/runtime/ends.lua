@@ -51,22 +51,28 @@ function methods.close(self)
   end
 end
 
---- The writes that were called before it have to wait for the same: it comes before them.
+--- Waits for the handshake, which is a write before all others. Those that were called before it have to wait for the
+-- same, and come after it.
+local function settle_first(op, self, signal, expiry, ticket, reads)
+  local writer = writers[core.slot(self)]
+  if writer then
+    contexts.wake_all(writer)
+  end
+  local _, err = settle_queued(op, self, signal, expiry, ticket, reads)
+  if err ~= nil then
+    err.written = nil
+    return nil, err
+  end
+  return true
+end
+
 local function handshake(name, self, options)
   if core.handshake(self, options) == PENDING then
     local signal, expiry, ticket = outcome()
     if type(signal) ~= "number" then
       return failed(name, signal, expiry)
     end
-    local writer = writers[core.slot(self)]
-    if writer then
-      contexts.wake_all(writer)
-    end
-    local _, err = settle_queued("handshake", self, signal, expiry, ticket)
-    if err ~= nil then
-      err.written = nil
-      return nil, err
-    end
+    return settle_first("handshake", self, signal, expiry, ticket)
   end
   return true
 end
@@ -93,6 +99,17 @@ local function shutdown(name, self, direction)
   return true
 end
 
+-- An upgrade that is interrupted fails like any other, at the latest when somebody asks.
+contexts.end_upgrade = methods.close
+local is_closed = methods.is_closed
+
+function methods.is_closed(self)
+  if reading[self] then
+    is_busy(self)
+  end
+  return is_closed(self)
+end
+
 --- An upgrade that fails closes the connection: there is no way back to plaintext. One that another task keeps from
 -- beginning does not, nor one without any time, which is to be called again.
 local function start_tls(name, self, options)
@@ -103,17 +120,18 @@ local function start_tls(name, self, options)
   if core.start_tls(self, options) == PENDING then
     local signal, expiry, ticket = outcome()
     if type(signal) == "number" then
-      _, err = settle_queued("start_tls", self, signal, expiry, ticket, true)
+      _, err = settle_first("start_tls", self, signal, expiry, ticket, true)
     else
       _, err = failed(name, signal, expiry)
     end
   end
   if err == nil then
     return self
-  elseif err.kind ~= "busy" and core.may_go_on(self) ~= true then
+  end
+  local goes_on = err.kind == "busy" or err.kind == "timeout" and core.may_go_on(self) == true
+  if not goes_on then
     methods.close(self)
   end
-  err.written = nil
   return nil, err
 end
 
