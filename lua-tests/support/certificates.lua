@@ -109,6 +109,27 @@ function certificates.issue(authority, authority_key, extensions)
   return certificates.openssl(command:format(request, authority, authority_key, names), "issued.pem"), key
 end
 
+local LIST = [[
+[ca]
+default_ca = test
+[test]
+database = %s
+default_md = sha256
+default_crl_days = 10
+crlnumber = %s
+crl_extensions = extensions
+[extensions]
+authorityKeyIdentifier = keyid
+]]
+
+--- A revocation list of the tests' authority that names nobody.
+function certificates.empty_crl()
+  local config = certificates.file("list.cnf", LIST:format(certificates.file("index", ""),
+    certificates.file("number", "01")))
+  local command = "ca -gencrl -config %s -cert %s -keyfile %s"
+  return certificates.openssl(command:format(config, CA, certificate("ca", "key")), "list.pem")
+end
+
 --- As `refuses`, for a server of this module with this certificate.
 function certificates.refuses_files(cert, key, tls)
   local listener = tcp.listen("127.0.0.1", 0, { tls = { cert = cert, key = key } })

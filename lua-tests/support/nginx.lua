@@ -58,15 +58,17 @@ function nginx.certificate(name)
     here .. transports.certificate(name, "key"))
 end
 
---- Starts it with these files to serve, and with lines of its configuration if it is to speak TLS.
-function nginx.start(files, tls)
+--- Starts it with these files to serve, and with lines of its configuration if it is to speak TLS, HTTP/2 as well if
+-- that is said.
+function nginx.start(files, tls, http2)
   return servers.start("nginx", function(it)
     local root = it.dir .. "/html"
     assert(lfs.mkdir(root))
     for name, bytes in pairs(files) do
       write_file(root .. "/" .. name, bytes)
     end
-    local values = { address = it.host .. ":" .. it.port, root = root, ssl = tls and " ssl" or "", more = tls or "" }
+    local ssl = (tls and " ssl" or "") .. (http2 and " http2" or "")
+    local values = { address = it.host .. ":" .. it.port, root = root, ssl = ssl, more = tls or "" }
     -- What is nginx's own stays.
     write_file(it.dir .. "/nginx.conf", (CONFIGURATION:gsub("%$([%l_]+)", values)))
     return { "-p", it.dir .. "/", "-c", it.dir .. "/nginx.conf" }

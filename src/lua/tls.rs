@@ -315,14 +315,20 @@ fn names(lua: &Lua, option: &str, value: &Value) -> Result<Vec<(String, Identity
     let Value::Table(table) = value else {
         return Err(Place::Option(option).expected("table (names, each with cert and key)", value));
     };
-    let mut names = Vec::new();
+    let mut names: Vec<(String, Identity)> = Vec::new();
     // It fails for want of memory only, see `each_option_under`.
     for (name, value) in table.pairs::<Value, Value>().flatten() {
-        let name = Place::Option(option).text(lua, &name)?.to_lowercase();
+        let written = Place::Option(option).text(lua, &name)?;
+        let name = written.to_lowercase();
+        // Clients ask without the root's dot (RFC 6066, section 3).
+        let name = name.strip_suffix('.').unwrap_or(&name).to_owned();
         let covered = name.strip_prefix("*.").unwrap_or(&name);
         if session::check_name(covered).is_err() || covered.parse::<std::net::IpAddr>().is_ok() {
-            let problem = format!("name of a host, or '*.' and a name, expected, got '{name}'");
+            let problem = format!("name of a host, or '*.' and a name, expected, got '{written}'");
             return Err(Place::Option(option).misuse(problem));
+        }
+        if names.iter().any(|(known, _)| *known == name) {
+            return Err(Place::Option(option).misuse(format!("'{name}' is there twice, in two spellings")));
         }
         names.push((name.clone(), identity(lua, &format!("{option}['{name}']"), &value)?));
     }
@@ -400,6 +406,9 @@ fn protocols(lua: &Lua, place: Place<'_>, value: &Value) -> Result<Protocols, Mi
     }
 }
 
+/// Bytes of names with their lengths: the rest of a ClientHello of 64 KiB is for what else it says.
+const MOST_ALPN: usize = 48 * 1024;
+
 /// Each has at most 255 bytes (RFC 7301, section 3.1).
 fn alpn(lua: &Lua, place: Place<'_>, value: &Value) -> Result<Vec<Vec<u8>>, Misuse> {
     let mut names = Vec::new();
@@ -411,6 +420,10 @@ fn alpn(lua: &Lua, place: Place<'_>, value: &Value) -> Result<Vec<Vec<u8>>, Misu
             );
         }
         names.push(name);
+    }
+    let bytes: usize = names.iter().map(|name| 1 + name.len()).sum();
+    if bytes > MOST_ALPN {
+        return Err(place.misuse(format!("too long for a ClientHello: {bytes} of at most {MOST_ALPN} bytes")));
     }
     Ok(names)
 }

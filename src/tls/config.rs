@@ -14,6 +14,7 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::ServerName;
+use rustls::server::NoServerSessionStorage;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::SingleCertAndKey;
@@ -26,6 +27,8 @@ use crate::options::ClientAuth;
 use crate::options::Protocols;
 use crate::options::TlsClientOptions;
 use crate::options::TlsServerOptions;
+use crate::tls::ends::ServerEnds;
+use crate::tls::ends::Tickets;
 use crate::tls::failure::lower;
 use crate::tls::failure::unusable;
 use crate::tls::identity;
@@ -44,6 +47,8 @@ use crate::tls::verifier::Servers;
 pub struct ClientConfig {
     shared: Arc<rustls::ClientConfig>,
     sessions: Arc<ClientSessionMemoryCache>,
+    /// `None`: certificates are not looked at.
+    ends: Option<Arc<ServerEnds>>,
 }
 
 /// How to answer clients that ask for TLS.
@@ -70,7 +75,9 @@ impl ClientConfig {
     fn make(options: &TlsClientOptions) -> Result<Self, Error> {
         let builder = rustls::ClientConfig::builder_with_provider(provider());
         let builder = builder.with_protocol_versions(&versions(options.protocols)).map_err(impossible)?;
-        let builder = builder.dangerous().with_custom_certificate_verifier(verifier(options)?);
+        let ends = options.verify.then(Arc::<ServerEnds>::default);
+        let verifier = verifier(options, ends.clone())?;
+        let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
         let mut config = match &options.identity {
             None => builder.with_no_client_auth(),
             Some(it) => {
@@ -81,10 +88,14 @@ impl ClientConfig {
         config.alpn_protocols.clone_from(&options.alpn);
         let sessions = Arc::new(ClientSessionMemoryCache::new(SESSIONS));
         config.resumption = Resumption::store(Arc::clone(&sessions) as Arc<_>);
-        Ok(Self { shared: Arc::new(config), sessions })
+        Ok(Self { shared: Arc::new(config), sessions, ends })
     }
 
-    pub(super) fn shared(&self) -> Arc<rustls::ClientConfig> {
+    /// For a connection to a server, with which no session is resumed whose time is over.
+    pub(super) fn shared(&self, server: &ServerName<'static>) -> Arc<rustls::ClientConfig> {
+        if self.ends.as_ref().is_some_and(|ends| ends.has_passed(server)) {
+            self.forget(server);
+        }
         Arc::clone(&self.shared)
     }
 
@@ -99,17 +110,21 @@ impl ClientConfig {
 /// Sessions that are kept for one configuration.
 const SESSIONS: usize = 256;
 
-fn verifier(options: &TlsClientOptions) -> Result<Arc<dyn ServerCertVerifier>, Error> {
-    if !options.verify {
+/// `ends`: where to note until when a server's certificate is good; `None` takes any certificate.
+fn verifier(
+    options: &TlsClientOptions,
+    ends: Option<Arc<ServerEnds>>,
+) -> Result<Arc<dyn ServerCertVerifier>, Error> {
+    let Some(ends) = ends else {
         return Ok(Arc::new(Anybody(provider().signature_verification_algorithms)));
-    }
+    };
     let authorities = match &options.ca_bundle {
         Believed::Listed(pem) => Authorities::of(pem::certificates(pem, "ca_bundle")?),
         Believed::Mozilla => store::mozilla(),
         Believed::System => store::system()?,
     };
     let lists = options.crl.as_ref().map(|pem| pem::revocation_lists(pem, "crl")).transpose()?;
-    let verifier = Servers::of(&provider(), authorities, lists.unwrap_or_default());
+    let verifier = Servers::of(&provider(), authorities, lists.unwrap_or_default(), ends);
     let unusable = |problem: String| match &options.crl {
         Some(pem) => unusable(format!("{} cannot be used: {}", pem::place(pem, "crl"), lower(&problem))),
         None => unusable(lower(&problem)),
@@ -141,7 +156,8 @@ impl ServerConfig {
         config.alpn_protocols.clone_from(&options.alpn);
         // Most clients offer AES-256 first for no reason of theirs.
         config.ignore_client_order = true;
-        config.ticketer = aws_lc_rs::Ticketer::new().map_err(impossible)?;
+        config.ticketer = Arc::new(Tickets(aws_lc_rs::Ticketer::new().map_err(impossible)?));
+        config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(Self { shared: Arc::new(config), stamps })
     }
 

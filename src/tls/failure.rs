@@ -45,10 +45,20 @@ pub fn error(error: &Rustls, peer: &str) -> Error {
         }
         Rustls::PeerIncompatible(
             PeerIncompatible::ServerDoesNotSupportTls12Or13
-            | PeerIncompatible::SignatureAlgorithmsExtensionRequired
-            | PeerIncompatible::Tls12NotOffered
-            | PeerIncompatible::Tls12NotOfferedOrEnabled,
+            | PeerIncompatible::SignatureAlgorithmsExtensionRequired,
         ) => Error::new(Kind::Tls, format!("the {peer} speaks nothing newer than TLS 1.1")),
+        Rustls::PeerIncompatible(
+            PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled
+            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
+        ) => Error::new(Kind::Tls, format!("this side and the {peer} have no version of TLS in common")),
+        Rustls::NoApplicationProtocol => {
+            Error::new(Kind::Tls, format!("the {peer} speaks none of the protocols of tls.alpn"))
+        }
+        Rustls::General(text) if text.contains("no server certificate") => Error::new(
+            Kind::Tls,
+            format!("there is no certificate for the name that the {peer} asks for (tls.sni)"),
+        ),
         Rustls::PeerIncompatible(why) => Error::new(
             Kind::Tls,
             format!("this side and the {peer} have no TLS in common ({})", words(&format!("{why:?}"), ' ')),
@@ -61,6 +71,10 @@ pub fn error(error: &Rustls, peer: &str) -> Error {
             Error::new(Kind::Tls, format!("the {peer} does not speak TLS here: it echoes"))
         }
         Rustls::InappropriateHandshakeMessage { got_type, .. } => {
+            let got = words(&format!("{got_type:?}"), ' ');
+            Error::new(Kind::Tls, format!("the {peer} does not keep to TLS (unexpected {got})"))
+        }
+        Rustls::InappropriateMessage { got_type, .. } => {
             let got = words(&format!("{got_type:?}"), ' ');
             Error::new(Kind::Tls, format!("the {peer} does not keep to TLS (unexpected {got})"))
         }

@@ -2,6 +2,7 @@
 
 pub mod certificate;
 pub mod config;
+mod ends;
 mod failure;
 mod identity;
 mod kept;

@@ -22,6 +22,7 @@ use crate::frame::buffer::RECORD_ROOM;
 use crate::tls::certificate::Description;
 use crate::tls::config::ClientConfig;
 use crate::tls::config::ServerConfig;
+use crate::tls::ends;
 use crate::tls::failure;
 use crate::tls::failure::unusable;
 use crate::tls::identity::take_asked_for;
@@ -45,7 +46,8 @@ pub struct Session {
 
 enum Side {
     Client(Box<UnbufferedClientConnection>, Asked),
-    Server(Box<UnbufferedServerConnection>),
+    /// With the moment at which the client's certificate ends, in Unix seconds.
+    Server(Box<UnbufferedServerConnection>, Option<u64>),
 }
 
 /// Whom a client has asked, and how.
@@ -87,7 +89,7 @@ impl Session {
     /// Asks a server for TLS; `name` is what its certificate has to cover.
     pub fn client(config: &ClientConfig, name: &str) -> Result<Self, Error> {
         let asked = Asked { name: server_name(name)?, config: config.clone() };
-        let client = UnbufferedClientConnection::new(config.shared(), asked.name.clone());
+        let client = UnbufferedClientConnection::new(config.shared(&asked.name), asked.name.clone());
         let client = client.map_err(|error| failure::error(&error, "server"))?;
         Ok(Self { server_name: Some(name.into()), ..Self::of(Side::Client(Box::new(client), asked)) })
     }
@@ -96,7 +98,7 @@ impl Session {
     pub fn server(config: &ServerConfig) -> Result<Self, Error> {
         let server = UnbufferedServerConnection::new(config.shared());
         let server = server.map_err(|error| failure::error(&error, "client"))?;
-        Ok(Self::of(Side::Server(Box::new(server))))
+        Ok(Self::of(Side::Server(Box::new(server), None)))
     }
 
     fn of(side: Side) -> Self {
@@ -190,7 +192,7 @@ impl Session {
     pub fn peer(&self) -> &'static str {
         match self.side {
             Side::Client(..) => "server",
-            Side::Server(_) => "client",
+            Side::Server(..) => "client",
         }
     }
 
@@ -235,7 +237,7 @@ impl Session {
     fn state(&self) -> &CommonState {
         match &self.side {
             Side::Client(it, _) => it,
-            Side::Server(it) => it,
+            Side::Server(it, _) => it,
         }
     }
 
@@ -247,8 +249,10 @@ impl Session {
                 Err(Problem::Tls(Rustls::AlertReceived(AlertDescription::CloseNotify)))
             }
             Side::Client(it, _) => self.wire.work(&mut **it, plain, wish),
-            Side::Server(it) => {
+            Side::Server(it, client_end) => {
+                ends::set_client_end(*client_end);
                 let worked = self.wire.work(&mut **it, plain, wish);
+                *client_end = ends::client_end();
                 self.server_name = take_asked_for().or(self.server_name.take());
                 worked
             }

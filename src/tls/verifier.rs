@@ -29,6 +29,9 @@ use rustls::server::danger::ClientCertVerifier;
 
 use crate::tls::certificate::Facts;
 use crate::tls::certificate::RevocationList;
+use crate::tls::ends::ServerEnds;
+use crate::tls::ends::first_end;
+use crate::tls::ends::set_client_end;
 use crate::tls::refusal;
 use crate::tls::refusal::Peer;
 
@@ -78,25 +81,29 @@ fn time(unix: i64) -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_secs(unix.max(0).unsigned_abs()))
 }
 
-/// webpki looks at the first list of an issuer only, and at none for what is trusted as it is.
+/// webpki looks at the first list of an issuer only, and at none for what is trusted as it is. Gives the Unix second
+/// after which these lists are of no use.
 fn check_revoked(
     certificate: &CertificateDer<'_>,
     lists: &[RevocationList],
     now: UnixTime,
-) -> Result<(), Error> {
+) -> Result<u64, Error> {
+    let mut end = u64::MAX;
     if lists.is_empty() {
-        return Ok(());
+        return Ok(end);
     }
     let facts = Facts::of(certificate).ok_or(CertificateError::BadEncoding)?;
     for list in lists.iter().filter(|list| list.covers(&facts)) {
         if list.names(&facts) {
             return Err(CertificateError::Revoked.into());
         }
-        if let Some(next_update) = list.next_update.map(time).filter(|due| now > *due) {
+        let Some(next_update) = list.next_update.map(time) else { continue };
+        if now > next_update {
             return Err(CertificateError::ExpiredRevocationListContext { time: now, next_update }.into());
         }
+        end = end.min(next_update.as_secs());
     }
-    Ok(())
+    Ok(end)
 }
 
 /// webpki looks at the keys of those who sign certificates, and this at the one behind them.
@@ -122,6 +129,7 @@ pub struct Servers {
     webpki: Option<Arc<WebPkiServerVerifier>>,
     lists: Vec<RevocationList>,
     algorithms: WebPkiSupportedAlgorithms,
+    ends: Arc<ServerEnds>,
 }
 
 impl Servers {
@@ -129,6 +137,7 @@ impl Servers {
         provider: &Arc<CryptoProvider>,
         authorities: Authorities,
         lists: Vec<CertificateRevocationListDer<'static>>,
+        ends: Arc<ServerEnds>,
     ) -> Result<Self, String> {
         let read: Vec<_> = lists.iter().filter_map(RevocationList::of).collect();
         if read.iter().any(|list| !list.has_version_2) {
@@ -143,7 +152,7 @@ impl Servers {
         });
         let webpki = webpki.transpose().map_err(|error| error.to_string())?;
         let algorithms = provider.signature_verification_algorithms;
-        Ok(Self { authorities, webpki, lists: read, algorithms })
+        Ok(Self { authorities, webpki, lists: read, algorithms, ends })
     }
 
     fn check(
@@ -160,10 +169,14 @@ impl Servers {
             let webpki = self.webpki.as_ref().ok_or(CertificateError::UnknownIssuer)?;
             webpki.verify_server_cert(end_entity, intermediates, server_name, &[], now)?;
         }
-        for certificate in std::iter::once(end_entity).chain(intermediates) {
-            check_revoked(certificate, &self.lists, now)?;
+        let all = || std::iter::once(end_entity).chain(intermediates);
+        let mut end = first_end(all(), now);
+        for certificate in all() {
+            end = end.min(check_revoked(certificate, &self.lists, now)?);
         }
-        check_key(end_entity)
+        check_key(end_entity)?;
+        self.ends.note(server_name, end);
+        Ok(())
     }
 }
 
@@ -245,7 +258,9 @@ impl Clients {
             let webpki = self.webpki.as_ref().ok_or(CertificateError::UnknownIssuer)?;
             webpki.verify_client_cert(end_entity, intermediates, now)?;
         }
-        check_key(end_entity)
+        check_key(end_entity)?;
+        set_client_end(Some(first_end(std::iter::once(end_entity).chain(intermediates), now)));
+        Ok(())
     }
 }
 

@@ -1,0 +1,112 @@
+-- A session that is resumed rests on a check of certificates that was made earlier: what has run out since then must
+-- not be believed for as long as there are tickets, each of which brings the next.
+
+local certificates = require("support.certificates")
+local servers = require("support.servers")
+local sessions = require("support.sessions")
+local support = require("support")
+local tcp = require("tcp.core")
+local transports = require("support.transports")
+
+local certificate, file, fresh, meet = transports.certificate, certificates.file, sessions.fresh, sessions.meet
+
+local CONFIG = [[
+[ca]
+default_ca = test
+[test]
+database = %s
+new_certs_dir = %s
+default_md = sha256
+rand_serial = yes
+crlnumber = %s
+crl_extensions = list
+policy = any
+unique_subject = no
+[list]
+authorityKeyIdentifier = keyid
+[any]
+commonName = supplied
+]]
+
+-- Seconds for which what is made is good.
+local GOOD = 3
+
+local function authority(words)
+  local path = file("ca.cnf", CONFIG:format(file("index", ""), certificates.folder(), file("number", "01")))
+  local command = ("openssl ca -batch -notext -config %s -cert %s -keyfile %s %s"):format(path, certificate("ca"),
+    certificate("ca", "key"), words)
+  assert.is_true(support.succeeds(command), command)
+end
+
+--- A certificate of localhost that soon expires, and its key.
+local function soon_expired()
+  local key, request = certificates.openssl("ecparam -name prime256v1 -genkey -noout", "soon.key"), file("soon.csr")
+  assert.is_true(support.succeeds(("openssl req -new -subj /CN=localhost -key %s -out %s"):format(key, request)))
+  local ending = os.date("!%Y%m%d%H%M%SZ", os.time() + GOOD)
+  local names = file("extensions", "subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+  authority(("-in %s -extfile %s -startdate 20200101000000Z -enddate %s -out %s"):format(request, names, ending,
+    file("soon.pem")))
+  return certificates.contents(file("soon.pem")), certificates.contents(key)
+end
+
+local function soon_due()
+  authority(("-gencrl -crlsec %d -out %s"):format(GOOD, file("soon.crl")))
+  return certificates.contents(file("soon.crl"))
+end
+
+--- Begins sessions by both versions, and resumes them; gives their options.
+local function begin(listener, more)
+  local all = {}
+  for i, protocol in ipairs(sessions.VERSIONS) do
+    all[i] = fresh(sessions.copy({ protocols = { protocol } }, more))
+    sessions.begins(listener, all[i])
+  end
+  tcp.sleep(GOOD + 1.1)
+  return all
+end
+
+if not servers.find("openssl") then
+  describe("a session whose dates are over", function()
+    pending("openssl is not installed: apt-get install openssl")
+  end)
+  return
+end
+
+describe("a session is not resumed", function()
+  after_each(certificates.remove_files)
+
+  it("once the server's certificate has expired", function()
+    local cert, key = soon_expired()
+    local listener = sessions.listen { cert = cert, key = key }
+    for _, tls in ipairs(begin(listener)) do
+      local near, err = meet(listener, tls)
+      assert.is_nil(near, tls.protocols[1])
+      assert.equal("certificate", err.kind)
+      assert.matches("expired on", err.message)
+    end
+    listener:close()
+  end)
+
+  it("once the revocation list is past its next update", function()
+    local listener = sessions.listen()
+    for _, tls in ipairs(begin(listener, { crl = soon_due() })) do
+      local near, err = meet(listener, tls)
+      assert.is_nil(near, tls.protocols[1])
+      assert.equal("certificate", err.kind)
+      assert.matches("revocation list", err.message)
+    end
+    listener:close()
+  end)
+
+  it("once the client's certificate has expired", function()
+    local cert, key = soon_expired()
+    local listener = sessions.listen { client_ca = certificate("ca"), client_auth = "required" }
+    for _, tls in ipairs(begin(listener, { client_cert = cert, client_key = key })) do
+      local near, _, far_err = meet(listener, tls)
+      assert.is_nil(near, tls.protocols[1])
+      assert.equal("certificate", far_err.kind)
+      assert.matches("expired on", far_err.message)
+    end
+    listener:close()
+  end)
+end)
