@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::frame::buffer::Buffer;
 use crate::frame::buffer::LARGE_ROOM;
 use crate::frame::buffer::RECORD_ROOM;
+use crate::frame::buffer::keep_freed_memory;
 use crate::tls::certificate::Description;
 use crate::tls::config::ClientConfig;
 use crate::tls::config::ServerConfig;
@@ -127,6 +128,9 @@ impl Session {
     /// The first `count` bytes of the last `room` have arrived; `is_full` if that was all of it.
     pub fn arrived(&mut self, count: usize, is_full: bool) {
         self.wire.incoming.arrived(count);
+        if is_full && !self.is_bulk {
+            keep_freed_memory();
+        }
         self.is_bulk = is_full;
         self.has_heard |= !self.is_handshaking();
     }
