@@ -24,7 +24,7 @@ describe("tls.ca_bundle", function()
   it("with one end certificate trusts no other", function()
     assert.equal(UNKNOWN:format("Test Authority"), refuses("rsa", trusting(SERVER_PEM)))
     assert.equal(UNKNOWN:format("Strange Authority"), refuses("stranger", trusting(SERVER_PEM)))
-    assert.equal("the certificate is self-signed and not trusted here (tls.ca_bundle may name it)",
+    assert.equal("the certificate is self-signed and not trusted here (ca_bundle may name it)",
       refuses("self-signed", trusting(certificate("self-expired"))))
   end)
 

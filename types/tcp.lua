@@ -412,7 +412,7 @@ function Connection:protocol() end
 ---@return string?
 function Connection:alpn() end
 
---- Whom the client has asked for.
+--- Whom the client has asked for. On the server's side nil if that was an address, or nobody.
 ---@return string?
 function Connection:server_name() end
 

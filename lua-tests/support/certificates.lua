@@ -93,7 +93,7 @@ end
 
 certificates.COVERS = "other.example, *.wild.example, 192.0.2.7"
 certificates.UNKNOWN = "the certificate's issuer is not trusted here: CN=%s "
-  .. "(tls.ca_bundle may name it, or the server should send its certificate)"
+  .. "(ca_bundle may name it, or the server should send its certificate)"
 
 function certificates.openssl(command, output)
   assert.is_true(support.succeeds("openssl " .. command .. " -out " .. certificates.file(output)), command)

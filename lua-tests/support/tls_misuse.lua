@@ -84,10 +84,27 @@ local LONELY = "%s is missing: one does not work without the other"
 
 --- Cases of options that do not go together. `wrap` makes of a table of them what is given, after good arguments.
 function tls.client_together(prefix, wrap)
-  return {
+  local cases = {
     case(("option '%sclient_cert'"):format(prefix), LONELY:format("client_key"), wrap { client_cert = "x" }),
     case(("option '%sclient_key'"):format(prefix), LONELY:format("client_cert"), wrap { client_key = "x" }),
   }
+  local meant = { ca = "ca_bundle", cafile = "ca_bundle", hostname = "sni", servername = "sni" }
+  if prefix ~= "" then
+    meant.cert, meant.key = "client_cert", "client_key"
+  end
+  return join(cases, tls.meant(prefix, wrap, meant))
+end
+
+--- Cases of what other libraries call the options.
+function tls.meant(prefix, wrap, meant)
+  local cases = {}
+  for wrong, right in pairs(meant) do
+    local hint = ("did you mean '%s%s'?"):format(prefix, right)
+    cases[#cases + 1] = case(("option '%s%s'"):format(prefix, wrong), hint, wrap { [wrong] = "x" })
+  end
+  local hint = prefix == "" and "did you mean 'handshake_timeout'?" or "did you mean 'timeout', beside 'tls'?"
+  cases[#cases + 1] = case(("option '%stimeout'"):format(prefix), hint, wrap { timeout = 5 })
+  return cases
 end
 
 function tls.server_together(prefix, wrap)
@@ -105,6 +122,10 @@ function tls.server_together(prefix, wrap)
   add("sni['*.b']", "both cert and key are needed", { sni = { ["*.b"] = {} } })
   add("sni['a.b'].key", "path or PEM text expected, got an empty string",
     { sni = { ["a.b"] = { cert = "x", key = "" } } })
+  add("crl", "revocation lists are for clients only", { crl = "x" })
+  for _, it in ipairs(tls.meant(prefix, wrap, { ca = "client_ca", ca_bundle = "client_ca", certificate = "cert" })) do
+    cases[#cases + 1] = it
+  end
   add("sni['a.b'].certs", "unknown; known are cert, key", { sni = { ["a.b"] = { certs = "x" } } })
   return cases
 end
@@ -135,6 +156,7 @@ function tls.upgrades()
     {
       case("option 'cert'", FOR_A_SERVER, { cert = "x" }),
       case("option 'key'", FOR_A_SERVER, { key = "x", server = false }),
+      case("option 'tls'", "TLS options stand in this table itself", { tls = true }),
       case("argument #1", "cert is missing: the path of a certificate, or PEM text", { server = true }),
       case("argument #1", "key is missing: the path of the certificate's key, or PEM text",
         { server = true, cert = "x" }),

@@ -147,13 +147,65 @@ fn begin(net: &mut Net, options: &UpgradeOptions) -> Result<(), Failure> {
         && matches!(net.ends().remote, Address::Unix(_))
         && !net.is_closed()
     {
-        return Err(Place::Option("sni").misuse(NAMELESS).into());
+        return Err(Place::Option("sni")
+            .misuse("a unix path is no name that a certificate could cover")
+            .into());
     }
     Ok(net.start_tls(options)?)
 }
 
 /// What is said of unix paths.
 pub const NAMELESS: &str = "a unix path is no name that a certificate could cover: give tls.sni";
+
+/// What people write who know other libraries, and what they mean.
+const CLIENT_MEANT: [(&str, &str); 11] = [
+    ("ca", "ca_bundle"),
+    ("ca_file", "ca_bundle"),
+    ("cafile", "ca_bundle"),
+    ("cert", "client_cert"),
+    ("certificate", "client_cert"),
+    ("host", "sni"),
+    ("hostname", "sni"),
+    ("key", "client_key"),
+    ("server_name", "sni"),
+    ("servername", "sni"),
+    ("verify_mode", "verify"),
+];
+
+const SERVER_MEANT: [(&str, &str); 5] = [
+    ("ca", "client_ca"),
+    ("ca_bundle", "client_ca"),
+    ("ca_file", "client_ca"),
+    ("cafile", "client_ca"),
+    ("certificate", "cert"),
+];
+
+/// Nobody means anything else by it.
+const NO_LISTS: &str = "revocation lists are for clients only";
+
+/// `known` words that are near are found elsewhere; these are not.
+fn check_meant(table: &Table, prefix: &str, meant: &[(&str, &str)]) -> Result<(), Misuse> {
+    let beside = match prefix.is_empty() {
+        true => [
+            ("timeout", "did you mean 'handshake_timeout'?"),
+            ("tls", "TLS options stand in this table itself"),
+        ],
+        false => [
+            ("timeout", "did you mean 'timeout', beside 'tls'?"),
+            (
+                "handshake_timeout",
+                "did you mean 'handshake_timeout', or a connect's 'timeout', beside 'tls'?",
+            ),
+        ],
+    };
+    let meant = meant.iter().map(|(wrong, right)| (*wrong, format!("did you mean '{prefix}{right}'?")));
+    for (wrong, hint) in meant.chain(beside.map(|(wrong, hint)| (wrong, hint.into()))) {
+        if table.raw_get::<Value>(wrong).is_ok_and(|value| !value.is_nil()) {
+            return Err(Place::Option(&format!("{prefix}{wrong}")).misuse(hint));
+        }
+    }
+    Ok(())
+}
 
 /// The argument of start_tls: nil or a table.
 fn upgrade(lua: &Lua, place: Place<'_>, value: &Value) -> Result<UpgradeOptions, Misuse> {
@@ -227,6 +279,7 @@ fn known(names: &[&'static str], prefix: &str) -> Vec<&'static str> {
 }
 
 fn client_table(lua: &Lua, table: &Table, prefix: &str, own: Own<'_>) -> Result<TlsClientOptions, Misuse> {
+    check_meant(table, prefix, &CLIENT_MEANT)?;
     let mut options = TlsClientOptions::default();
     let (mut cert, mut key) = (None, None);
     each_option_under(table, prefix, &known(&CLIENT, prefix), &[], |name, value| {
@@ -276,6 +329,10 @@ fn server_table(
     whole: Place<'_>,
     own: Own<'_>,
 ) -> Result<TlsServerOptions, Misuse> {
+    check_meant(table, prefix, &SERVER_MEANT)?;
+    if !table.raw_get::<Value>("crl").unwrap_or(Value::Nil).is_nil() {
+        return Err(Place::Option(&format!("{prefix}crl")).misuse(NO_LISTS));
+    }
     let mut options = TlsServerOptions::default();
     let (mut cert, mut key) = (None, None);
     each_option_under(table, prefix, &known(&SERVER, prefix), &[], |name, value| {

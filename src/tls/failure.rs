@@ -53,11 +53,13 @@ pub fn error(error: &Rustls, peer: &str) -> Error {
             | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
         ) => Error::new(Kind::Tls, format!("this side and the {peer} have no version of TLS in common")),
         Rustls::NoApplicationProtocol => {
-            Error::new(Kind::Tls, format!("the {peer} speaks none of the protocols of tls.alpn"))
+            Error::new(Kind::Tls, format!("the {peer} speaks none of the protocols of alpn here"))
         }
         Rustls::General(text) if text.contains("no server certificate") => Error::new(
             Kind::Tls,
-            format!("there is no certificate for the name that the {peer} asks for (tls.sni)"),
+            format!(
+                "there is no certificate for the name that the {peer} asks for, or it asks for none (sni)"
+            ),
         ),
         Rustls::PeerIncompatible(why) => Error::new(
             Kind::Tls,
@@ -67,9 +69,12 @@ pub fn error(error: &Rustls, peer: &str) -> Error {
             Kind::Tls,
             format!("the {peer} does not keep to TLS ({})", words(&format!("{why:?}"), ' ')),
         ),
-        Rustls::InappropriateHandshakeMessage { got_type: HandshakeType::ClientHello, .. } => {
-            Error::new(Kind::Tls, format!("the {peer} does not speak TLS here: it echoes"))
-        }
+        Rustls::InappropriateHandshakeMessage { got_type: HandshakeType::ClientHello, .. } => Error::new(
+            Kind::Tls,
+            format!(
+                "the {peer} has begun TLS as a client, too, or sends back what it gets (start_tls: one side is the server)"
+            ),
+        ),
         Rustls::InappropriateHandshakeMessage { got_type, .. } => {
             let got = words(&format!("{got_type:?}"), ' ');
             Error::new(Kind::Tls, format!("the {peer} does not keep to TLS (unexpected {got})"))

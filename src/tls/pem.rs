@@ -48,7 +48,7 @@ fn sections<T: PemObject>(
     let problem = match found {
         Ok(_) if text.is_empty() => "is empty".into(),
         Ok(found) if found.is_empty() && text.starts_with(&[0x30]) => {
-            "is DER, not PEM: openssl x509 (or crl) -inform der turns the one into the other".into()
+            "is DER, not PEM: openssl x509 (or crl) -inform der, or for a .p12 openssl pkcs12 -nodes, turns it into that".into()
         }
         Ok(found) if found.is_empty() => format!("holds no {what} in PEM"),
         Ok(found) => match found.iter().position(|it| !is_whole(it)) {
@@ -68,7 +68,7 @@ pub fn key(pem: &Pem, option: &str) -> Result<PrivateKeyDer<'static>, Error> {
             _ if has(&text, b"ENCRYPTED") => "is encrypted: decrypt it first, as with openssl pkey".into(),
             pem::Error::NoItemsFound if text.is_empty() => "is empty".into(),
             pem::Error::NoItemsFound if text.starts_with(&[0x30]) => {
-                "is DER, not PEM: openssl pkey -inform der turns the one into the other".into()
+                "is DER, not PEM: openssl pkey -inform der, or for a .p12 openssl pkcs12 -nodes, turns it into that".into()
             }
             pem::Error::NoItemsFound => "holds no key in PEM".into(),
             other => format!("is malformed PEM ({})", fault(&other)),

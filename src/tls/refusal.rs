@@ -188,8 +188,8 @@ impl Peer<'_> {
 /// Where the script says whom it believes.
 fn option(peer: &Peer<'_>) -> &'static str {
     match peer {
-        Peer::Server(_) => "tls.ca_bundle",
-        Peer::Client => "tls.client_ca",
+        Peer::Server(_) => "ca_bundle",
+        Peer::Client => "client_ca",
     }
 }
 

@@ -66,7 +66,7 @@ pub const RECORD: usize = 16 * 1024;
 /// The name as TLS knows it, if a certificate could cover it.
 fn server_name(name: &str) -> Result<ServerName<'static>, Error> {
     ServerName::try_from(name.to_owned()).map_err(|_| {
-        unusable(format!("'{name}' is no name that a certificate could cover (tls.sni may give one)"))
+        unusable(format!("'{name}' is no name that a certificate could cover (sni may give one)"))
     })
 }
 
