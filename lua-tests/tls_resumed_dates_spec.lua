@@ -29,7 +29,7 @@ commonName = supplied
 ]]
 
 -- Seconds for which what is made is good.
-local GOOD = 3
+local GOOD = 5
 
 local function authority(words)
   local path = file("ca.cnf", CONFIG:format(file("index", ""), certificates.folder(), file("number", "01")))

@@ -1,5 +1,6 @@
 //! Plain options with their defaults and units. Parsing them out of Lua is the Lua floor's work.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::path::PathBuf;
@@ -223,10 +224,20 @@ pub enum UpgradeSide {
 }
 
 /// PEM (RFC 7468): where it is, or what it says.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Eq, PartialEq)]
 pub enum Pem {
     File(PathBuf),
     Text(Vec<u8>),
+}
+
+impl fmt::Debug for Pem {
+    /// It may be a key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Pem::File(path) => path.fmt(f),
+            Pem::Text(_) => f.write_str("PEM"),
+        }
+    }
 }
 
 impl Pem {

@@ -27,15 +27,20 @@ begin() {
   *) whole=$PWD/$1 ;;
   esac
   shift
-  complete=true
-  for source in "$0" "$(dirname "$0")/authority.sh" "$@"; do
-    [ "$whole/complete" -nt "$source" ] || complete=false
+  ! is_complete "$@" || exit 0
+  # Another may be making them: one whose lock is a minute old has died.
+  lock=$whole.lock tries=0
+  mkdir -p "$(dirname "$whole")"
+  until mkdir "$lock" 2>/dev/null; do
+    tries=$((tries + 1))
+    [ $tries -lt 600 ] || rm -rf "$lock"
+    sleep 0.1
   done
-  [ $complete = false ] || exit 0
   work=$whole.new.$$
+  trap 'rm -rf "$work" "$lock"' EXIT
+  ! is_complete "$@" || exit 0
   rm -rf "$work"
   mkdir -p "$work"
-  trap 'rm -rf "$work"' EXIT
   cd "$work"
   : >index
   export INDEX=index
@@ -63,6 +68,13 @@ email_in_dn = no
 [any]
 commonName = supplied
 CONFIG
+}
+
+# is_complete FILE...: made after the scripts and these.
+is_complete() {
+  for source in "$0" "$(dirname "$0")/authority.sh" "$@"; do
+    [ "$whole/complete" -nt "$source" ] || return 1
+  done
 }
 
 finish() {

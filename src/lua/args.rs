@@ -166,37 +166,50 @@ pub fn each_option(
     known: &[&'static str],
     apply: impl FnMut(&'static str, &Value) -> Result<(), Misuse>,
 ) -> Result<(), Misuse> {
-    each_option_under(table, "", known, &[], apply)
+    each_option_under(table, "", known, &|_| None, apply)
 }
 
-/// The same for a table that is itself an option: the names in `known` begin with `prefix`. What stands in `elsewhere`
-/// is known too, but belongs into another table.
+/// The same for a table that is itself an option: the names in `known` begin with `prefix`. What is not known, without
+/// the prefix, may have a `hint`.
 pub fn each_option_under(
     table: &Table,
     prefix: &str,
     known: &[&'static str],
-    elsewhere: &[&'static str],
+    hint: &dyn Fn(&str) -> Option<String>,
     mut apply: impl FnMut(&'static str, &Value) -> Result<(), Misuse>,
 ) -> Result<(), Misuse> {
     // A table's `pairs` here is raw; it fails for want of memory only, and then the rest is not read.
     for (key, value) in table.pairs::<Value, Value>().flatten() {
         let Value::String(key) = &key else {
             let name = key.to_string().unwrap_or_else(|_| type_name(&key).into());
-            return Err(unknown_option(&format!("{prefix}{name}"), known, &[]));
+            return Err(unknown_option(&format!("{prefix}{name}"), known));
         };
-        let key = format!("{prefix}{}", key.to_string_lossy());
-        match known.iter().find(|name| **name == key) {
-            Some(name) => apply(name, &value)?,
-            None => return Err(unknown_option(&key, known, elsewhere)),
+        let bare = key.to_string_lossy();
+        let key = format!("{prefix}{bare}");
+        match (known.iter().find(|name| **name == key), hint(&bare)) {
+            (Some(name), _) => apply(name, &value)?,
+            (None, Some(hint)) => return Err(Place::Option(&key).misuse(hint)),
+            (None, None) => return Err(unknown_option(&key, known)),
         }
     }
     Ok(())
 }
 
-pub fn unknown_option(name: &str, known: &[&str], elsewhere: &[&str]) -> Misuse {
-    let meant = elsewhere.iter().find(|it| it.rsplit('.').next() == Some(name)).copied();
-    Place::Option(name).misuse(match meant.or_else(|| nearest(name, known)) {
-        Some(meant) => format!("did you mean '{meant}'?"),
+/// What says where an option belongs that is known elsewhere.
+pub fn belongs_to(names: &[&'static str]) -> impl Fn(&str) -> Option<String> {
+    |bare| {
+        let name = names.iter().find(|name| name.rsplit('.').next() == Some(bare))?;
+        Some(did_you_mean(name))
+    }
+}
+
+pub fn did_you_mean(name: &str) -> String {
+    format!("did you mean '{name}'?")
+}
+
+pub fn unknown_option(name: &str, known: &[&str]) -> Misuse {
+    Place::Option(name).misuse(match nearest(name, known) {
+        Some(meant) => did_you_mean(meant),
         None => format!("unknown; known are {}", known.join(", ")),
     })
 }

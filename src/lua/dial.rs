@@ -17,7 +17,7 @@ use crate::lua::options;
 use crate::lua::reply;
 use crate::lua::reply::Failure;
 use crate::lua::reply::Reply;
-use crate::lua::tls;
+use crate::lua::tls_options;
 use crate::net;
 use crate::net::dial;
 use crate::options::TlsClientOptions;
@@ -96,7 +96,7 @@ fn parse(
     };
     let options = options::connect(lua, Place::Argument(3), options, with_tls)?;
     if let (Host::Unix(_), Some(TlsClientOptions { verify: true, sni: None, .. })) = (&host, &options.tls) {
-        return Err(Place::Option("tls").misuse(tls::NAMELESS));
+        return Err(Place::Option("tls").misuse(tls_options::NAMELESS));
     }
     Ok(dial::Dial::new(&name, host, port, options, Instant::now()))
 }

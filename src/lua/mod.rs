@@ -20,5 +20,6 @@ mod reply;
 mod runtime;
 mod state;
 mod tls;
+mod tls_options;
 mod wait;
 mod writing;

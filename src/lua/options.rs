@@ -8,8 +8,9 @@ use mlua::Value;
 use crate::address;
 use crate::lua::args::Misuse;
 use crate::lua::args::Place;
+use crate::lua::args::belongs_to;
 use crate::lua::args::each_option_under;
-use crate::lua::tls;
+use crate::lua::tls_options;
 use crate::options::ConnectOptions;
 use crate::options::ConnectionOptions;
 use crate::options::Endian;
@@ -41,17 +42,19 @@ pub fn connect(lua: &Lua, place: Place<'_>, value: &Value, with_tls: bool) -> Re
     let mut options = ConnectOptions { tls, ..ConnectOptions::default() };
     match value {
         Value::Nil => {}
-        Value::Table(table) => each_option_under(table, "", &CONNECT, &tls::CLIENT, |name, value| {
-            let place = Place::Option(name);
-            match name {
-                "timeout" => options.timeout = place.seconds(lua, value)?,
-                "bind" => options.bind = Some(bind(lua, place, value)?),
-                "family" => options.family = family(lua, place, value)?,
-                "tls" => options.tls = tls::client(lua, place, value, with_tls)?,
-                name => set_connection(lua, &mut options.connection, name, value)?,
-            }
-            Ok(())
-        })?,
+        Value::Table(table) => {
+            each_option_under(table, "", &CONNECT, &belongs_to(&tls_options::CLIENT), |name, value| {
+                let place = Place::Option(name);
+                match name {
+                    "timeout" => options.timeout = place.seconds(lua, value)?,
+                    "bind" => options.bind = Some(bind(lua, place, value)?),
+                    "family" => options.family = family(lua, place, value)?,
+                    "tls" => options.tls = tls_options::client(lua, place, value, with_tls)?,
+                    name => set_connection(lua, &mut options.connection, name, value)?,
+                }
+                Ok(())
+            })?
+        }
         Value::Integer(_) | Value::Number(_) | Value::String(_) => {
             options.timeout = place.seconds(lua, value)?;
         }
@@ -82,18 +85,20 @@ pub fn listen(lua: &Lua, place: Place<'_>, value: &Value) -> Result<ListenOption
     let mut options = ListenOptions::default();
     match value {
         Value::Nil => {}
-        Value::Table(table) => each_option_under(table, "", &LISTEN, &tls::SERVER, |name, value| {
-            let place = Place::Option(name);
-            match name {
-                "backlog" => options.backlog = place.int(lua, value, 1)?,
-                "reuse_port" => options.reuse_port = place.boolean(value)?,
-                "ipv6_only" => options.ipv6_only = place.boolean(value)?,
-                "handshake_timeout" => options.handshake_timeout = place.seconds(lua, value)?,
-                "tls" => options.tls = tls::server(lua, place, value)?,
-                name => set_connection(lua, &mut options.connection, name, value)?,
-            }
-            Ok(())
-        })?,
+        Value::Table(table) => {
+            each_option_under(table, "", &LISTEN, &belongs_to(&tls_options::SERVER), |name, value| {
+                let place = Place::Option(name);
+                match name {
+                    "backlog" => options.backlog = place.int(lua, value, 1)?,
+                    "reuse_port" => options.reuse_port = place.boolean(value)?,
+                    "ipv6_only" => options.ipv6_only = place.boolean(value)?,
+                    "handshake_timeout" => options.handshake_timeout = place.seconds(lua, value)?,
+                    "tls" => options.tls = tls_options::server(lua, place, value)?,
+                    name => set_connection(lua, &mut options.connection, name, value)?,
+                }
+                Ok(())
+            })?
+        }
         other => return Err(place.expected("table (options)", other)),
     }
     Ok(options)

@@ -35,7 +35,7 @@ pub fn load(lua: &Lua, core: &Table) -> mlua::Result<Runtime> {
     let waiting: Table = run(chunk!("wait.lua")).call((core, &errors, signals, &contexts, &looping))?;
     let connection: Table =
         run(chunk!("methods.lua")).call((core, &errors, &contexts, &scopes, &looping, &waiting))?;
-    let () = run(chunk!("ends.lua")).call((core, &errors, &contexts, &looping, &waiting, &connection))?;
+    let () = run(chunk!("stages.lua")).call((core, &errors, &contexts, &looping, &waiting, &connection))?;
     let coroutines: Table = run(chunk!("coroutines.lua")).call((core, &errors, suspension, &looping))?;
     let tasks: Table =
         run(chunk!("tasks.lua")).call((core, &errors, &contexts, scopes, &looping, &waiting, coroutines))?;

@@ -1,6 +1,6 @@
 //! A connection: what has arrived, what waits to be sent, its limits, its time, and both its ends.
 //!
-//! Reading is in `reading.rs`, TLS in `upgrade.rs`. Every operation is a step: it never blocks, and says what to wait for.
+//! Reading is in `reading.rs`, TLS in `tls.rs`. Every operation is a step: it never blocks, and says what to wait for.
 
 use std::io;
 use std::io::IoSlice;
@@ -197,6 +197,10 @@ impl Connection {
             };
             let (is_done, unsent) = (write.is_done(), stream.unsent());
             let step = match is_done && stream.is_settled() {
+                // Another step may have met the handshake's failure.
+                true if stream.check_handshake().is_err() => {
+                    stream.check_handshake().map(|()| Step::Ready(0))
+                }
                 true => {
                     let sent = write.sent();
                     self.outbox.remove(ticket);

@@ -99,7 +99,7 @@ impl Dial {
         if let (State::Start(_), Some(tls)) = (&self.state, &self.options.tls) {
             // What is wrong with the options is told before anything is sent.
             session::check_name(&self.server_name())?;
-            self.tls = Some(ClientConfig::of(tls, self.port())?);
+            self.tls = Some(ClientConfig::of(tls)?);
         }
         loop {
             self.state = match std::mem::replace(&mut self.state, State::Over) {
@@ -264,7 +264,7 @@ impl Dial {
         let (is_watched, options) = (socket.is_watched, &self.options.connection);
         let mut connection = Connection::new(socket.it, ends, Origin::Dialled, options).map_err(failed)?;
         if let Some(config) = &self.tls {
-            let session = Session::client(config, &self.server_name());
+            let session = Session::client(config, &self.server_name(), &connection.ends().remote.to_string());
             connection.secure(session.map_err(|error| error.with_stage(Stage::Handshake))?, None);
         }
         // Without TLS nothing is left to be done.

@@ -12,4 +12,4 @@ pub mod remains;
 mod secure;
 mod stream;
 pub mod timers;
-mod upgrade;
+mod tls;

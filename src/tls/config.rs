@@ -7,9 +7,6 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 
 use rustls::SupportedProtocolVersion;
-use rustls::client::ClientSessionMemoryCache;
-use rustls::client::ClientSessionStore;
-use rustls::client::Resumption;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs;
@@ -27,8 +24,7 @@ use crate::options::ClientAuth;
 use crate::options::Protocols;
 use crate::options::TlsClientOptions;
 use crate::options::TlsServerOptions;
-use crate::tls::ends::ServerEnds;
-use crate::tls::ends::Tickets;
+use crate::tls::expiry::Tickets;
 use crate::tls::failure::lower;
 use crate::tls::failure::unusable;
 use crate::tls::identity;
@@ -36,6 +32,8 @@ use crate::tls::identity::Identities;
 use crate::tls::kept::Kept;
 use crate::tls::kept::Stamps;
 use crate::tls::pem;
+use crate::tls::sessions::Server;
+use crate::tls::sessions::Sessions;
 use crate::tls::store;
 use crate::tls::verifier::Anybody;
 use crate::tls::verifier::Authorities;
@@ -44,12 +42,7 @@ use crate::tls::verifier::Servers;
 
 /// How to ask a server for TLS.
 #[derive(Clone)]
-pub struct ClientConfig {
-    shared: Arc<rustls::ClientConfig>,
-    sessions: Arc<ClientSessionMemoryCache>,
-    /// `None`: certificates are not looked at.
-    ends: Option<Arc<ServerEnds>>,
-}
+pub struct ClientConfig(Sessions);
 
 /// How to answer clients that ask for TLS.
 #[derive(Clone)]
@@ -59,25 +52,23 @@ pub struct ServerConfig {
     stamps: Stamps,
 }
 
-static CLIENTS: Kept<(TlsClientOptions, u16), ClientConfig> = Kept::new();
+static CLIENTS: Kept<TlsClientOptions, ClientConfig> = Kept::new();
 static SERVERS: Kept<TlsServerOptions, ServerConfig> = Kept::new();
 
 impl ClientConfig {
-    /// The same one for the same options and port, as long as the files that they name do not change.
-    ///
-    /// rustls keeps the sessions with servers of different names apart, but not of different ports.
-    pub fn of(options: &TlsClientOptions, port: u16) -> Result<Self, Error> {
+    /// The same one for the same options, as long as the files that they name do not change.
+    pub fn of(options: &TlsClientOptions) -> Result<Self, Error> {
         let stamps = Stamps::of(options.files());
-        let key = (TlsClientOptions { sni: None, ..options.clone() }, port);
-        CLIENTS.get(&key, &stamps, |(options, _)| Self::make(options))
+        match options.sni {
+            None => CLIENTS.get(options, &stamps, Self::make),
+            Some(_) => CLIENTS.get(&TlsClientOptions { sni: None, ..options.clone() }, &stamps, Self::make),
+        }
     }
 
     fn make(options: &TlsClientOptions) -> Result<Self, Error> {
         let builder = rustls::ClientConfig::builder_with_provider(provider());
         let builder = builder.with_protocol_versions(&versions(options.protocols)).map_err(impossible)?;
-        let ends = options.verify.then(Arc::<ServerEnds>::default);
-        let verifier = verifier(options, ends.clone())?;
-        let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+        let builder = builder.dangerous().with_custom_certificate_verifier(verifier(options)?);
         let mut config = match &options.identity {
             None => builder.with_no_client_auth(),
             Some(it) => {
@@ -86,45 +77,26 @@ impl ClientConfig {
             }
         };
         config.alpn_protocols.clone_from(&options.alpn);
-        let sessions = Arc::new(ClientSessionMemoryCache::new(SESSIONS));
-        config.resumption = Resumption::store(Arc::clone(&sessions) as Arc<_>);
-        Ok(Self { shared: Arc::new(config), sessions, ends })
+        Ok(Self(Sessions::of(config, options.verify)))
     }
 
-    /// For a connection to a server, with which no session is resumed whose time is over.
-    pub(super) fn shared(&self, server: &ServerName<'static>) -> Arc<rustls::ClientConfig> {
-        if self.ends.as_ref().is_some_and(|ends| ends.has_passed(server)) {
-            self.forget(server);
-        }
-        Arc::clone(&self.shared)
-    }
-
-    /// Forgets the sessions with a server: one that is not what it was may choke on what is offered of them. (rustls
-    /// 0.23 breaks off where a second hello has no session any more because none fits the cipher.)
-    pub(super) fn forget(&self, server: &ServerName<'static>) {
-        self.sessions.remove_tls12_session(server);
-        while self.sessions.take_tls13_ticket(server).is_some() {}
+    /// What is known of the server of this name at this address.
+    pub(super) fn server(&self, address: &str, name: ServerName<'static>) -> Arc<Server> {
+        self.0.with(address, name)
     }
 }
 
-/// Sessions that are kept for one configuration.
-const SESSIONS: usize = 256;
-
-/// `ends`: where to note until when a server's certificate is good; `None` takes any certificate.
-fn verifier(
-    options: &TlsClientOptions,
-    ends: Option<Arc<ServerEnds>>,
-) -> Result<Arc<dyn ServerCertVerifier>, Error> {
-    let Some(ends) = ends else {
+fn verifier(options: &TlsClientOptions) -> Result<Arc<dyn ServerCertVerifier>, Error> {
+    if !options.verify {
         return Ok(Arc::new(Anybody(provider().signature_verification_algorithms)));
-    };
+    }
     let authorities = match &options.ca_bundle {
         Believed::Listed(pem) => Authorities::of(pem::certificates(pem, "ca_bundle")?),
         Believed::Mozilla => store::mozilla(),
         Believed::System => store::system()?,
     };
     let lists = options.crl.as_ref().map(|pem| pem::revocation_lists(pem, "crl")).transpose()?;
-    let verifier = Servers::of(&provider(), authorities, lists.unwrap_or_default(), ends);
+    let verifier = Servers::of(&provider(), authorities, lists.unwrap_or_default());
     let unusable = |problem: String| match &options.crl {
         Some(pem) => unusable(format!("{} cannot be used: {}", pem::place(pem, "crl"), lower(&problem))),
         None => unusable(lower(&problem)),
@@ -139,11 +111,16 @@ impl ServerConfig {
         SERVERS.get(options, &stamps, |options| Self::make(options, stamps.clone()))
     }
 
-    /// After a file of its options has changed it becomes another, unless that cannot be used yet.
+    /// After a file of its options has changed it becomes another, unless that cannot be used: then it stays as it is until
+    /// the next change.
     pub fn renew(&mut self, options: &TlsServerOptions) {
-        let is_same = self.stamps.are_settled() && self.stamps == Stamps::of(options.files());
-        if let (false, Ok(renewed)) = (is_same, Self::of(options)) {
-            *self = renewed;
+        let stamps = Stamps::of(options.files());
+        if stamps.are_settled() && stamps == self.stamps {
+            return;
+        }
+        match Self::of(options) {
+            Ok(renewed) => *self = renewed,
+            Err(_) => self.stamps = stamps,
         }
     }
 

@@ -1,5 +1,7 @@
 //! What rustls says, in the words of this project.
 
+use std::fmt::Debug;
+
 use rustls::AlertDescription;
 use rustls::CertificateError;
 use rustls::Error as Rustls;
@@ -23,73 +25,74 @@ pub fn error(error: &Rustls, peer: &str) -> Error {
             let name = alert_name(*alert);
             Error::new(Kind::Tls, format!("the {peer} broke off with TLS alert {name}")).with_alert(name)
         }
-        Rustls::InvalidCertificate(why) => Error::new(
-            Kind::Certificate,
-            refusal.unwrap_or_else(|| match why {
-                // Of these the verifier is told nothing.
-                CertificateError::BadEncoding => format!("the {peer}'s certificate is malformed"),
-                CertificateError::BadSignature => {
-                    format!("the {peer} has not signed the handshake with its certificate's key")
-                }
-                other => format!(
-                    "the {peer}'s certificate is not acceptable ({})",
-                    words(&format!("{other:?}"), ' ')
-                ),
-            }),
-        ),
+        Rustls::InvalidCertificate(why) => {
+            Error::new(Kind::Certificate, refusal.unwrap_or_else(|| unexplained(why, peer)))
+        }
         Rustls::InvalidCertRevocationList(_) => {
             Error::new(Kind::Certificate, refusal.unwrap_or_else(|| lower(&error.to_string())))
         }
         Rustls::NoCertificatesPresented => {
             Error::new(Kind::Certificate, format!("the {peer} has no certificate"))
         }
-        Rustls::PeerIncompatible(
-            PeerIncompatible::ServerDoesNotSupportTls12Or13
-            | PeerIncompatible::SignatureAlgorithmsExtensionRequired,
-        ) => Error::new(Kind::Tls, format!("the {peer} speaks nothing newer than TLS 1.1")),
-        Rustls::PeerIncompatible(
-            PeerIncompatible::Tls12NotOffered
-            | PeerIncompatible::Tls12NotOfferedOrEnabled
-            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
-        ) => Error::new(Kind::Tls, format!("this side and the {peer} have no version of TLS in common")),
-        Rustls::NoApplicationProtocol => {
-            Error::new(Kind::Tls, format!("the {peer} speaks none of the protocols of alpn here"))
+        other => Error::new(Kind::Tls, text(other, peer)),
+    }
+}
+
+/// What the verifier is told nothing of.
+fn unexplained(why: &CertificateError, peer: &str) -> String {
+    match why {
+        CertificateError::BadEncoding => format!("the {peer}'s certificate is malformed"),
+        CertificateError::BadSignature => {
+            format!("the {peer} has not signed the handshake with its certificate's key")
         }
-        Rustls::General(text) if text.contains("no server certificate") => Error::new(
-            Kind::Tls,
+        other => format!("the {peer}'s certificate is not acceptable ({})", named(other)),
+    }
+}
+
+fn text(error: &Rustls, peer: &str) -> String {
+    match error {
+        Rustls::PeerIncompatible(why) => incompatible(why, peer),
+        Rustls::NoApplicationProtocol => format!("the {peer} speaks none of the protocols of alpn here"),
+        Rustls::General(text) if text.contains("no server certificate") => {
             format!(
                 "there is no certificate for the name that the {peer} asks for, or it asks for none (sni)"
-            ),
-        ),
-        Rustls::PeerIncompatible(why) => Error::new(
-            Kind::Tls,
-            format!("this side and the {peer} have no TLS in common ({})", words(&format!("{why:?}"), ' ')),
-        ),
-        Rustls::PeerMisbehaved(why) => Error::new(
-            Kind::Tls,
-            format!("the {peer} does not keep to TLS ({})", words(&format!("{why:?}"), ' ')),
-        ),
-        Rustls::InappropriateHandshakeMessage { got_type: HandshakeType::ClientHello, .. } => Error::new(
-            Kind::Tls,
-            format!(
-                "the {peer} has begun TLS as a client, too, or sends back what it gets (start_tls: one side is the server)"
-            ),
+            )
+        }
+        Rustls::PeerMisbehaved(why) => format!("the {peer} does not keep to TLS ({})", named(why)),
+        Rustls::InappropriateHandshakeMessage { got_type: HandshakeType::ClientHello, .. } => format!(
+            "the {peer} has begun TLS as a client, too, or sends back what it gets (of start_tls, one side is the \
+             server)"
         ),
         Rustls::InappropriateHandshakeMessage { got_type, .. } => {
-            let got = words(&format!("{got_type:?}"), ' ');
-            Error::new(Kind::Tls, format!("the {peer} does not keep to TLS (unexpected {got})"))
+            format!("the {peer} does not keep to TLS (unexpected {})", named(got_type))
         }
         Rustls::InappropriateMessage { got_type, .. } => {
-            let got = words(&format!("{got_type:?}"), ' ');
-            Error::new(Kind::Tls, format!("the {peer} does not keep to TLS (unexpected {got})"))
+            format!("the {peer} does not keep to TLS (unexpected {})", named(got_type))
         }
-        Rustls::InvalidMessage(why) => Error::new(
-            Kind::Tls,
-            format!("the {peer} sent malformed TLS ({})", words(&format!("{why:?}"), ' ')),
-        ),
-        Rustls::DecryptError => Error::new(Kind::Tls, format!("what the {peer} sent was changed on its way")),
-        other => Error::new(Kind::Tls, lower(&other.to_string())),
+        Rustls::InvalidMessage(why) => format!("the {peer} sent malformed TLS ({})", named(why)),
+        Rustls::DecryptError => format!("what the {peer} sent was changed on its way"),
+        other => lower(&other.to_string()),
     }
+}
+
+fn incompatible(why: &PeerIncompatible, peer: &str) -> String {
+    match why {
+        PeerIncompatible::ServerDoesNotSupportTls12Or13
+        | PeerIncompatible::SignatureAlgorithmsExtensionRequired => {
+            format!("the {peer} speaks nothing newer than TLS 1.1")
+        }
+        PeerIncompatible::Tls12NotOffered
+        | PeerIncompatible::Tls12NotOfferedOrEnabled
+        | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig => {
+            format!("this side and the {peer} have no version of TLS in common")
+        }
+        why => format!("this side and the {peer} have no TLS in common ({})", named(why)),
+    }
+}
+
+/// What rustls calls it, in words.
+fn named(it: &impl Debug) -> String {
+    words(&format!("{it:?}"), ' ')
 }
 
 /// What a peer that does not speak TLS has sent, if it was that.

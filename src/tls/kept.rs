@@ -73,8 +73,9 @@ struct Stamp {
     is_settled: bool,
 }
 
-/// Changes that follow each other faster may bear the same time.
-const TICK: Duration = Duration::from_millis(20);
+/// Changes that follow each other faster may bear the same time; the second is for file systems that count whole seconds
+/// or two.
+const TICKS: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(2)];
 
 impl Stamps {
     pub fn of<'a>(files: impl Iterator<Item = &'a Path>) -> Self {
@@ -102,12 +103,15 @@ impl Stamp {
         #[cfg(not(unix))]
         let changed = modified;
         let age = changed.and_then(|at| SystemTime::now().duration_since(at).ok());
+        let is_coarse = changed
+            .and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok())
+            .is_none_or(|since| since.subsec_nanos() == 0);
         Some(Self {
             size: it.len(),
             modified,
             #[cfg(unix)]
             file,
-            is_settled: age.is_none_or(|age| age > TICK),
+            is_settled: age.is_none_or(|age| age > TICKS[usize::from(is_coarse)]),
         })
     }
 }

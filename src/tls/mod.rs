@@ -2,7 +2,7 @@
 
 pub mod certificate;
 pub mod config;
-mod ends;
+mod expiry;
 mod failure;
 mod identity;
 mod kept;
@@ -10,6 +10,7 @@ mod name;
 mod pem;
 mod refusal;
 pub mod session;
+mod sessions;
 mod store;
 mod verifier;
 mod wire;

@@ -116,7 +116,7 @@ fn read_whole(pem: &Pem, option: &str) -> Result<(Vec<u8>, String), Error> {
             }
             Ok(text) => Ok((text, place(pem, option))),
             // It may be the secret itself.
-            Err(_) if !is_like_a_path(path) => {
+            Err(error) if is_absent(&error) && is_like_base64(path) => {
                 Err(unusable(format!("{option} is neither the path of a file nor PEM text (no BEGIN line)")))
             }
             Err(error) => Err(Error::from_file(&format!("cannot read {}", place(pem, option)), &error)),
@@ -124,10 +124,15 @@ fn read_whole(pem: &Pem, option: &str) -> Result<(Vec<u8>, String), Error> {
     }
 }
 
-/// Base64 has no dot in it, and a key is long.
-fn is_like_a_path(path: &Path) -> bool {
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidFilename)
+}
+
+/// As a key is that has lost its BEGIN line.
+fn is_like_base64(path: &Path) -> bool {
     let text = path.as_os_str().as_encoded_bytes();
-    !text.contains(&b'\n') && (text.contains(&b'.') || text.len() < 40)
+    text.len() >= 40
+        && text.iter().all(|it| it.is_ascii_alphanumeric() || it.is_ascii_whitespace() || b"+/=".contains(it))
 }
 
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {

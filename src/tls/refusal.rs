@@ -91,7 +91,7 @@ impl Chain<'_> {
                     false => format!("{it} is not meant for {purpose} (extended key usage)"),
                 }
             }
-            _ if self.others.is_empty() && self.facts().is_some_and(|facts| facts.is_self_issued()) => {
+            error if self.is_self_signed() && is_untrusted(error) => {
                 format!("{it} is self-signed and not trusted here ({} may name it)", option(peer))
             }
             CertificateError::UnknownIssuer => {
@@ -167,6 +167,10 @@ impl Chain<'_> {
         }
     }
 
+    fn is_self_signed(&self) -> bool {
+        self.others.is_empty() && self.facts().is_some_and(|facts| facts.is_self_issued())
+    }
+
     fn facts(&self) -> Option<Facts<'_>> {
         Facts::of(self.certificate)
     }
@@ -182,6 +186,15 @@ impl Peer<'_> {
             Peer::Server(_) => "server",
             Peer::Client => "client",
         }
+    }
+}
+
+/// Whether nobody who is believed has issued it: an authority may have been its own.
+fn is_untrusted(error: &CertificateError) -> bool {
+    match error {
+        CertificateError::UnknownIssuer => true,
+        CertificateError::Other(why) => why.to_string() == "CaUsedAsEndEntity",
+        _ => false,
     }
 }
 

@@ -5,6 +5,7 @@
 //! what it seals leaves from where it has put it.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use rustls::AlertDescription;
 use rustls::CommonState;
@@ -23,10 +24,11 @@ use crate::frame::buffer::keep_freed_memory;
 use crate::tls::certificate::Description;
 use crate::tls::config::ClientConfig;
 use crate::tls::config::ServerConfig;
-use crate::tls::ends;
+use crate::tls::expiry;
 use crate::tls::failure;
 use crate::tls::failure::unusable;
 use crate::tls::identity::take_asked_for;
+use crate::tls::sessions::Server;
 use crate::tls::wire::Problem;
 use crate::tls::wire::SMALL_ROOM;
 use crate::tls::wire::Wire;
@@ -47,14 +49,24 @@ pub struct Session {
 
 enum Side {
     Client(Box<UnbufferedClientConnection>, Asked),
-    /// With the moment at which the client's certificate ends, in Unix seconds.
+    /// With the Unix second at which the client's certificates end.
     Server(Box<UnbufferedServerConnection>, Option<u64>),
 }
 
-/// Whom a client has asked, and how.
+/// Whom a client has asked.
 struct Asked {
-    name: ServerName<'static>,
-    config: ClientConfig,
+    server: Arc<Server>,
+    /// The handshake is complete.
+    is_settled: bool,
+}
+
+impl Drop for Asked {
+    /// A server that does not complete a handshake may not be what it was: nothing of old sessions is offered to it again.
+    fn drop(&mut self) {
+        if !self.is_settled {
+            self.server.forget();
+        }
+    }
 }
 
 /// The most that is encrypted at once: what it becomes fits into `LARGE_ROOM`.
@@ -87,10 +99,11 @@ pub fn covered_name(host: &str) -> String {
 }
 
 impl Session {
-    /// Asks a server for TLS; `name` is what its certificate has to cover.
-    pub fn client(config: &ClientConfig, name: &str) -> Result<Self, Error> {
-        let asked = Asked { name: server_name(name)?, config: config.clone() };
-        let client = UnbufferedClientConnection::new(config.shared(&asked.name), asked.name.clone());
+    /// Asks the server at `address` for TLS; `name` is what its certificate has to cover.
+    pub fn client(config: &ClientConfig, name: &str, address: &str) -> Result<Self, Error> {
+        let server = config.server(address, server_name(name)?);
+        let client = UnbufferedClientConnection::new(Arc::clone(&server.config), server.name());
+        let asked = Asked { server, is_settled: false };
         let client = client.map_err(|error| failure::error(&error, "server"))?;
         Ok(Self { server_name: Some(name.into()), ..Self::of(Side::Client(Box::new(client), asked)) })
     }
@@ -202,7 +215,7 @@ impl Session {
 
     /// Whom the client has asked for: a name, or on its own side an address (RFC 6066, section 3).
     pub fn server_name(&self) -> Option<&str> {
-        self.server_name.as_deref()
+        self.settled().and(self.server_name.as_deref())
     }
 
     /// The name that IANA gave to it. `None` during the handshake, as for all that follow.
@@ -252,19 +265,24 @@ impl Session {
             _ if was_handshaking && is_goodbye(self.wire.incoming.bytes()) => {
                 Err(Problem::Tls(Rustls::AlertReceived(AlertDescription::CloseNotify)))
             }
-            Side::Client(it, _) => self.wire.work(&mut **it, plain, wish),
-            Side::Server(it, client_end) => {
-                ends::set_client_end(*client_end);
+            Side::Client(it, asked) => {
+                expiry::set_peer_end(None);
                 let worked = self.wire.work(&mut **it, plain, wish);
-                *client_end = ends::client_end();
+                if let Some(end) = expiry::peer_end() {
+                    asked.server.note_end(end);
+                }
+                asked.is_settled = !it.is_handshaking();
+                worked
+            }
+            Side::Server(it, end) => {
+                expiry::set_peer_end(*end);
+                let worked = self.wire.work(&mut **it, plain, wish);
+                *end = expiry::peer_end();
                 self.server_name = take_asked_for().or(self.server_name.take());
                 worked
             }
         };
         self.has_heard |= was_handshaking && !self.is_handshaking() && self.has_unread();
-        if let (Err(_), true, Side::Client(_, asked)) = (&worked, was_handshaking, &self.side) {
-            asked.config.forget(&asked.name);
-        }
         // An idle connection costs no buffer.
         self.wire.incoming.release_if_empty();
         worked.map_err(|problem| {
@@ -309,7 +327,7 @@ mod tests {
         assert!(Command::new("tools/certificates.sh").arg(FOLDER).status().unwrap().success());
         let options =
             TlsClientOptions { ca_bundle: Authorities::Listed(file(ca)), ..TlsClientOptions::default() };
-        let client = Session::client(&ClientConfig::of(&options, 443).unwrap(), sni).unwrap();
+        let client = Session::client(&ClientConfig::of(&options).unwrap(), sni, "here").unwrap();
         let (cert, key) = (file("server.pem"), file("server.key"));
         let identity = Some(Identity { cert, key, called: ("cert".into(), "key".into()) });
         let options = TlsServerOptions { identity, ..TlsServerOptions::default() };

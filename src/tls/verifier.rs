@@ -29,9 +29,8 @@ use rustls::server::danger::ClientCertVerifier;
 
 use crate::tls::certificate::Facts;
 use crate::tls::certificate::RevocationList;
-use crate::tls::ends::ServerEnds;
-use crate::tls::ends::first_end;
-use crate::tls::ends::set_client_end;
+use crate::tls::expiry::first_end;
+use crate::tls::expiry::set_peer_end;
 use crate::tls::refusal;
 use crate::tls::refusal::Peer;
 
@@ -47,11 +46,16 @@ pub struct Authorities {
 impl Authorities {
     /// What `listed` authorities issued, and what is `listed` itself.
     pub fn of(listed: Vec<CertificateDer<'static>>) -> Self {
-        let mut roots = RootCertStore::empty();
-        // webpki takes whatever it is given for an authority: a server could vouch for others.
-        let is_authority = |it: &&CertificateDer<'_>| Facts::of(it).is_some_and(|facts| facts.is_authority());
-        roots.add_parsable_certificates(listed.iter().filter(is_authority).cloned());
-        Self { roots: Arc::new(roots), listed: listed.into() }
+        Self { roots: Arc::new(roots(&listed, &[])), listed: listed.into() }
+    }
+
+    /// Those on one of `lists` issue nothing any more: webpki does not look at whom it trusts, and a server need not send
+    /// their certificates.
+    fn without_revoked(self, lists: &[RevocationList]) -> Self {
+        match lists.is_empty() || self.listed.is_empty() {
+            true => self,
+            false => Self { roots: Arc::new(roots(&self.listed, lists)), listed: self.listed },
+        }
     }
 
     pub fn of_roots(roots: RootCertStore) -> Self {
@@ -61,6 +65,17 @@ impl Authorities {
     fn list(&self, certificate: &CertificateDer<'_>) -> bool {
         self.listed.contains(certificate)
     }
+}
+
+fn roots(listed: &[CertificateDer<'static>], lists: &[RevocationList]) -> RootCertStore {
+    // webpki takes whatever it is given for an authority: a server could vouch for others.
+    let may_issue = |it: &&CertificateDer<'_>| {
+        let facts = Facts::of(it).filter(Facts::is_authority);
+        facts.is_some_and(|facts| !lists.iter().any(|list| list.covers(&facts) && list.names(&facts)))
+    };
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(listed.iter().filter(may_issue).cloned());
+    roots
 }
 
 /// A certificate that is trusted as it is still has to be for today.
@@ -129,7 +144,6 @@ pub struct Servers {
     webpki: Option<Arc<WebPkiServerVerifier>>,
     lists: Vec<RevocationList>,
     algorithms: WebPkiSupportedAlgorithms,
-    ends: Arc<ServerEnds>,
 }
 
 impl Servers {
@@ -137,7 +151,6 @@ impl Servers {
         provider: &Arc<CryptoProvider>,
         authorities: Authorities,
         lists: Vec<CertificateRevocationListDer<'static>>,
-        ends: Arc<ServerEnds>,
     ) -> Result<Self, String> {
         let read: Vec<_> = lists.iter().filter_map(RevocationList::of).collect();
         if read.iter().any(|list| !list.has_version_2) {
@@ -145,6 +158,7 @@ impl Servers {
                 "a revocation list of version 1 (version 2 is needed, RFC 5280, section 5.1.2.1)".into()
             );
         }
+        let authorities = authorities.without_revoked(&read);
         let webpki = (!authorities.roots.is_empty()).then(|| {
             let roots = Arc::clone(&authorities.roots);
             let builder = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider));
@@ -152,7 +166,7 @@ impl Servers {
         });
         let webpki = webpki.transpose().map_err(|error| error.to_string())?;
         let algorithms = provider.signature_verification_algorithms;
-        Ok(Self { authorities, webpki, lists: read, algorithms, ends })
+        Ok(Self { authorities, webpki, lists: read, algorithms })
     }
 
     fn check(
@@ -175,7 +189,7 @@ impl Servers {
             end = end.min(check_revoked(certificate, &self.lists, now)?);
         }
         check_key(end_entity)?;
-        self.ends.note(server_name, end);
+        set_peer_end(Some(end));
         Ok(())
     }
 }
@@ -259,7 +273,7 @@ impl Clients {
             webpki.verify_client_cert(end_entity, intermediates, now)?;
         }
         check_key(end_entity)?;
-        set_client_end(Some(first_end(std::iter::once(end_entity).chain(intermediates), now)));
+        set_peer_end(Some(first_end(std::iter::once(end_entity).chain(intermediates), now)));
         Ok(())
     }
 }

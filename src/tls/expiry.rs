@@ -2,13 +2,9 @@
 //! So no session outlives the certificates that it began with.
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::ServerName;
 use rustls::pki_types::UnixTime;
 use rustls::server::ProducesTickets;
 
@@ -21,46 +17,21 @@ pub fn first_end<'a>(certificates: impl Iterator<Item = &'a CertificateDer<'a>>,
     ends.filter(|end| *end >= now.as_secs()).min().unwrap_or(u64::MAX)
 }
 
-fn has_passed(end: u64) -> bool {
+pub fn has_passed(end: u64) -> bool {
     UnixTime::now().as_secs() > end
 }
 
-/// A client's: when the sessions with servers end.
-#[derive(Debug, Default)]
-pub struct ServerEnds(Mutex<HashMap<String, u64>>);
-
-impl ServerEnds {
-    /// More are not remembered: then all are forgotten, and full handshakes follow.
-    const MOST: usize = 1024;
-
-    /// Names of any case are the same.
-    pub fn note(&self, server: &ServerName<'_>, end: u64) {
-        let server = server.to_str().to_lowercase();
-        let mut ends = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if ends.len() == Self::MOST && !ends.contains_key(&server) {
-            ends.clear();
-        }
-        ends.insert(server, end);
-    }
-
-    pub fn has_passed(&self, server: &ServerName<'_>) -> bool {
-        let server = server.to_str().to_lowercase();
-        let ends = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        ends.get(&server).is_none_or(|end| has_passed(*end))
-    }
-}
-
 thread_local! {
-    /// When the client's certificate ends whose connection is being worked on.
-    static CLIENT_END: Cell<Option<u64>> = const { Cell::new(None) };
+    /// When the certificates end of the peer whose connection is being worked on.
+    static PEER_END: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
-pub fn set_client_end(end: Option<u64>) {
-    CLIENT_END.set(end);
+pub fn set_peer_end(end: Option<u64>) {
+    PEER_END.set(end);
 }
 
-pub fn client_end() -> Option<u64> {
-    CLIENT_END.get()
+pub fn peer_end() -> Option<u64> {
+    PEER_END.get()
 }
 
 /// A server's tickets: they tell when the client's certificate ends.
@@ -77,7 +48,7 @@ impl ProducesTickets for Tickets {
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        let end = client_end().unwrap_or(u64::MAX);
+        let end = peer_end().unwrap_or(u64::MAX);
         self.0.encrypt(&[&end.to_be_bytes(), plain].concat())
     }
 
@@ -85,7 +56,10 @@ impl ProducesTickets for Tickets {
         let plain = self.0.decrypt(cipher)?;
         let (end, plain) = plain.split_first_chunk()?;
         let end = u64::from_be_bytes(*end);
-        set_client_end(Some(end));
-        (!has_passed(end)).then(|| plain.to_vec())
+        if has_passed(end) {
+            return None;
+        }
+        set_peer_end(Some(end));
+        Some(plain.to_vec())
     }
 }

@@ -29,10 +29,10 @@ local function discard(remains)
   local expiry = core.now() + core.patience
   while core.discard(remains) == PENDING do
     local signal = outcome()
-    if signal == PASS then
-      pass()
-    elseif wait(remains, signal, expiry, "close") ~= READY then
+    if signal ~= PASS and wait(remains, signal, expiry, "close") ~= READY or core.now() >= expiry then
       break
+    elseif signal == PASS then
+      pass()
     end
   end
   core.drop(remains)
@@ -99,16 +99,8 @@ local function shutdown(name, self, direction)
   return true
 end
 
--- An upgrade that is interrupted fails like any other, at the latest when somebody asks.
+-- An upgrade that is interrupted fails like any other, at the latest with the next operation.
 contexts.end_upgrade = methods.close
-local is_closed = methods.is_closed
-
-function methods.is_closed(self)
-  if reading[self] then
-    is_busy(self)
-  end
-  return is_closed(self)
-end
 
 --- An upgrade that fails closes the connection: there is no way back to plaintext. One that another task keeps from
 -- beginning does not, nor one without any time, which is to be called again.

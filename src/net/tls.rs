@@ -44,8 +44,8 @@ impl Connection {
         let session = match &options.tls {
             UpgradeSide::Client(tls) => {
                 let name = tls.sni.as_ref().unwrap_or(&self.ends.host);
-                let config = ClientConfig::of(tls, self.ends.port.unwrap_or_default())?;
-                Session::client(&config, &covered_name(name))
+                let address = self.ends.remote.to_string();
+                Session::client(&ClientConfig::of(tls)?, &covered_name(name), &address)
             }
             UpgradeSide::Server(tls) => Session::server(&ServerConfig::of(tls)?),
         };
