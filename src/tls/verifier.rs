@@ -136,6 +136,33 @@ fn check_key(certificate: &CertificateDer<'_>) -> Result<(), Error> {
 /// The object identifier of RSA's keys in DER (RFC 8017, appendix A.1).
 const RSA: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
 
+/// What the verifiers of servers and of clients have in common.
+macro_rules! checks_signatures {
+    ($self:ident, $algorithms:expr, $tls12:path, $tls13:path) => {
+        fn verify_tls12_signature(
+            &$self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            $tls12(message, cert, dss, $algorithms)
+        }
+
+        fn verify_tls13_signature(
+            &$self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            $tls13(message, cert, dss, $algorithms)
+        }
+
+        fn supported_verify_schemes(&$self) -> Vec<SignatureScheme> {
+            $algorithms.supported_schemes()
+        }
+    };
+}
+
 /// What a client thinks of servers.
 #[derive(Debug)]
 pub struct Servers {
@@ -210,27 +237,7 @@ impl ServerCertVerifier for Servers {
         })
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
+    checks_signatures!(self, &self.algorithms, verify_tls12_signature, verify_tls13_signature);
 }
 
 /// What a server thinks of clients.
@@ -314,51 +321,30 @@ impl ClientCertVerifier for Clients {
         })
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
+    checks_signatures!(self, &self.algorithms, verify_tls12_signature, verify_tls13_signature);
 }
 
 /// For tests only: it takes every certificate, also one that webpki could not read, if whoever shows it has its key.
 #[derive(Debug)]
 pub struct Anybody(pub WebPkiSupportedAlgorithms);
 
-impl Anybody {
-    fn check(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let facts = Facts::of(cert).ok_or(CertificateError::BadEncoding)?;
-        let of_scheme = self.0.mapping.iter().filter(|(scheme, _)| *scheme == dss.scheme);
-        let mut algorithms = of_scheme.flat_map(|(_, algorithms)| algorithms.iter());
-        // No algorithm here takes so small a key: everybody could compute it.
-        if facts.has_weak_key()
-            || algorithms.any(|it| it.verify_signature(facts.key(), message, dss.signature()).is_ok())
-        {
-            return Ok(HandshakeSignatureValid::assertion());
-        }
-        Err(CertificateError::BadSignature.into())
+/// As rustls's functions, whatever certificate it is.
+fn check_signature(
+    message: &[u8],
+    cert: &CertificateDer<'_>,
+    dss: &DigitallySignedStruct,
+    known: &WebPkiSupportedAlgorithms,
+) -> Result<HandshakeSignatureValid, Error> {
+    let facts = Facts::of(cert).ok_or(CertificateError::BadEncoding)?;
+    let of_scheme = known.mapping.iter().filter(|(scheme, _)| *scheme == dss.scheme);
+    let mut algorithms = of_scheme.flat_map(|(_, algorithms)| algorithms.iter());
+    // No algorithm here takes so small a key: everybody could compute it.
+    if facts.has_weak_key()
+        || algorithms.any(|it| it.verify_signature(facts.key(), message, dss.signature()).is_ok())
+    {
+        return Ok(HandshakeSignatureValid::assertion());
     }
+    Err(CertificateError::BadSignature.into())
 }
 
 impl ServerCertVerifier for Anybody {
@@ -373,25 +359,5 @@ impl ServerCertVerifier for Anybody {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.check(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.check(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
-    }
+    checks_signatures!(self, &self.0, check_signature, check_signature);
 }
