@@ -388,10 +388,15 @@ describe("of upgrades", function()
     it(name .. " nothing is left after 300", function()
       repeatedly(run, 20)
       local before, memory = left()
-      repeatedly(run, 300)
-      local after, memory_after = left()
-      assert.same(before, after)
-      assert.is_true(memory_after < memory + 100, ("%.0f KiB more"):format(memory_after - memory))
+      -- LuaJIT keeps what it compiles, now and then: what is left of each would be left every time.
+      local least = math.huge
+      for _ = 1, 3 do
+        repeatedly(run, 100)
+        local after, memory_after = left()
+        assert.same(before, after)
+        least, memory = math.min(least, memory_after - memory), memory_after
+      end
+      assert.is_true(least < 8, ("%.0f KiB more"):format(least))
     end)
   end
 end)
