@@ -10,15 +10,9 @@ local upgrades = require("support.upgrades")
 local fails, misuse = support.fails, support.misuse
 local clean, opens = handshakes.clean, handshakes.opens
 local spawn, trying, succeeds = tasks.spawn, tasks.trying, tasks.succeeds
-local CLIENT, SERVER, with = upgrades.CLIENT, upgrades.SERVER, upgrades.with
+local CLIENT, SERVER, LARGE, with = upgrades.CLIENT, upgrades.SERVER, upgrades.LARGE, upgrades.with
 local is_usable = upgrades.is_usable
 local PATIENCE = 10
-
-local LARGE = {}
-for i = 1, 65536 do
-  LARGE[i] = ("%015d\n"):format(i)
-end
-LARGE = table.concat(LARGE)
 
 -- Descriptors are counted before `after_each`.
 local function test(name, body)

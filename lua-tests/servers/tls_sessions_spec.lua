@@ -1,6 +1,7 @@
 -- What nginx and OpenSSL's server say of a session, and what our client does.
 
 local tcp = require("tcp.core")
+local ciphers = require("support.ciphers")
 local nginx = require("support.nginx")
 local servers = require("support.servers")
 local sessions = require("support.sessions")
@@ -10,16 +11,6 @@ local transports = require("support.transports")
 local fails = support.fails
 local HERE = require("lfs").currentdir() .. "/"
 local PATIENCE = 10
-
--- OpenSSL's names of TLS 1.2's ciphers.
-local IANA = {
-  ["ECDHE-ECDSA-AES128-GCM-SHA256"] = "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
-  ["ECDHE-ECDSA-AES256-GCM-SHA384"] = "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
-  ["ECDHE-ECDSA-CHACHA20-POLY1305"] = "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
-  ["ECDHE-RSA-AES128-GCM-SHA256"] = "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
-  ["ECDHE-RSA-AES256-GCM-SHA384"] = "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
-  ["ECDHE-RSA-CHACHA20-POLY1305"] = "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
-}
 
 local server
 
@@ -65,7 +56,7 @@ if servers.find("nginx") then
     local answer, ours = ask("GET /facts HTTP/1.0\r\n\r\n", tls)
     local cipher, protocol, alpn, name, reused = answer:match("([^,\n]*),([^,]*),([^,]*),([^,]*),(.),$")
     local theirs = {
-      cipher = IANA[cipher] or cipher, protocol = protocol, alpn = alpn ~= "" and alpn or nil,
+      cipher = ciphers.iana(cipher), protocol = protocol, alpn = alpn ~= "" and alpn or nil,
       server_name = name ~= "" and name or nil, resumed = reused == "r",
     }
     ours.peer = nil
@@ -171,7 +162,7 @@ if servers.find("openssl") then
   local function status(tls)
     local page, ours = ask("GET / HTTP/1.0\r\n\r\n", tls)
     local kind, protocol, cipher = page:match("\n(%u%l+), (TLSv[%d.]+), Cipher is (%S+)")
-    return ours, { resumed = kind == "Reused", protocol = protocol, cipher = IANA[cipher] or cipher }
+    return ours, { resumed = kind == "Reused", protocol = protocol, cipher = ciphers.iana(cipher) }
   end
 
   describe("openssl s_server", function()

@@ -29,6 +29,13 @@ end
 upgrades.CLIENT = transports.CLIENT
 upgrades.SERVER = upgrades.with(transports.SERVER, { server = true })
 
+-- 1 MiB of lines that all differ.
+local lines = {}
+for i = 1, 65536 do
+  lines[i] = ("%015d\n"):format(i)
+end
+upgrades.LARGE = table.concat(lines)
+
 local function place(suffix, where, client)
   local it = { suffix = suffix, client = client }
 

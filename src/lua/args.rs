@@ -186,11 +186,11 @@ pub fn each_option_under(
         };
         let bare = key.to_string_lossy();
         let key = format!("{prefix}{bare}");
-        match (known.iter().find(|name| **name == key), hint(&bare)) {
-            (Some(name), _) => apply(name, &value)?,
-            (None, Some(hint)) => return Err(Place::Option(&key).misuse(hint)),
-            (None, None) => return Err(unknown_option(&key, known)),
-        }
+        let Some(name) = known.iter().find(|name| **name == key) else {
+            return Err(hint(&bare)
+                .map_or_else(|| unknown_option(&key, known), |hint| Place::Option(&key).misuse(hint)));
+        };
+        apply(name, &value)?;
     }
     Ok(())
 }

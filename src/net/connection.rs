@@ -196,19 +196,19 @@ impl Connection {
                 };
             };
             let (is_done, unsent) = (write.is_done(), stream.unsent());
-            let step = match is_done && stream.is_settled() {
-                // Another step may have met the handshake's failure.
-                true if stream.check_handshake().is_err() => {
-                    stream.check_handshake().map(|()| Step::Ready(0))
-                }
-                true => {
-                    let sent = write.sent();
-                    self.outbox.remove(ticket);
-                    self.writing.waits_for = None;
-                    return Ok(Step::Ready(sent));
-                }
+            let step = match is_done {
+                true if stream.is_settled() => match stream.check_handshake() {
+                    Ok(()) => {
+                        let sent = write.sent();
+                        self.outbox.remove(ticket);
+                        self.writing.waits_for = None;
+                        return Ok(Step::Ready(sent));
+                    }
+                    // Another step has met its failure.
+                    Err(error) => Err(error),
+                },
                 // What is sealed of it has still to leave.
-                false if is_done => stream.settle(&mut self.buffer).map(|step| step.map(|()| 0)),
+                true => stream.settle(&mut self.buffer).map(|step| step.map(|()| 0)),
                 false => stream.send(&write.slices(), write.cut.most(), &mut self.buffer),
             };
             match step {
