@@ -9,9 +9,10 @@ local SOURCE = debug.getinfo(1, "S").short_src
 local OWN = "cannot wait in a coroutine of the script's own inside a task: make it with tcp.wrap"
 local is_usable, clean = waits.is_usable, waits.clean
 
---- Gives what it got, after a wait. It stands here because advice names the line.
+--- Gives what it got, after a wait that no clock can end before it begins. It stands here because advice names the
+-- line.
 local function wait(...)
-  tcp.sleep(0.001)
+  tcp.spawn(function() end):join()
   return ...
 end
 

@@ -8,7 +8,19 @@ cd "$(dirname "$0")/.."
 passed=0
 failed=0
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+# What failed, for the end: many tests and builds come between it and the last line.
+bad_news=$(mktemp)
+trap 'rm -f "$log" "$bad_news"' EXIT
+
+# tell_again TITLE: keeps what the command's log says of its failures, or its last lines.
+tell_again() {
+  echo "== $1"
+  if grep -qE '^(Failure|Error) ->' "$log"; then
+    awk '/^(Failure|Error) ->/ { left = 25 } /^Pending ->/ { left = 0 } left-- > 0' "$log"
+  else
+    tail -n 25 "$log"
+  fi
+} >> "$bad_news"
 
 # run TITLE COMMAND...: shows what the command prints and counts what its test runner counted, or else the
 # command itself as one test.
@@ -27,6 +39,7 @@ run() {
   fi
   passed=$((passed + good))
   failed=$((failed + bad))
+  [ "$bad" = 0 ] || tell_again "$title"
 }
 
 run "Rust without Lua" cargo test --locked --no-default-features
@@ -42,5 +55,9 @@ run "Lua 5.5, embedded" tools/lua55.sh
 run "the rock" tools/rocks.sh
 run "the demo" tools/demo.sh
 
+if [ -s "$bad_news" ]; then
+  echo "== what failed"
+  cat "$bad_news"
+fi
 echo "tests: $passed passed, $failed failed"
 [ "$failed" = 0 ]
