@@ -10,7 +10,7 @@
 
 local core = ...
 
-local next = next
+local next, setmetatable = next, setmetatable
 local now, outcome = core.now, core.outcome
 local arm_timer, disarm_timer, take_due, next_ready = core.arm, core.disarm, core.take_due, core.next_ready
 
@@ -40,6 +40,8 @@ local contexts = {
   writers = writers,
   -- Who is in the middle of reading from a connection.
   reading = reading,
+  -- The slots of connections that have been watched before: they keep them until they are closed.
+  slots = setmetatable({}, { __mode = "k" }),
   -- Another loop wants to know when a task becomes ready.
   rings = false,
 }
@@ -100,15 +102,23 @@ end
 ---------------------------------------------------------------------------------------------------------------------
 -- Where a context waits
 
+-- A finalizer may come between any two of these. Whoever has linked a context has to look again whether there is
+-- anything to wait for; once it has a place, it can be woken.
+
+--- Waits for time only.
+function contexts.stay(context)
+  context.place = ELSEWHERE
+end
+
 --- Waits where only another context can come: `links[key]` is the place.
 function contexts.link(context, links, key)
-  context.links, context.key = links, key
+  context.place, context.links, context.key = ELSEWHERE, links, key
   links[key] = context
 end
 
 --- Waits behind the others of a list.
 function contexts.append(context, list)
-  context.list = list
+  context.place, context.list = ELSEWHERE, list
   local last = list.last
   context.before, context.behind = last, nil
   if last then
@@ -202,6 +212,10 @@ function contexts.set_time(context, expiry, on_time)
   local before = context.armed
   if not before or before > expiry then
     arm(context, expiry)
+  end
+  if not context.place then
+    -- It has been woken meanwhile: its next wait has a time of its own.
+    context.expiry = nil
   end
 end
 

@@ -1,8 +1,8 @@
 -- The loop: runs the tasks that are ready, waits for what makes others so, and says who may wait where.
 --
--- A wait begins with `enter`, which says whether there is anything to wait for. Then the context is linked to its
--- place, and `park` comes back with the outcome once it has been woken. The loop runs where code outside tasks waits,
--- never in a task.
+-- A wait begins with `enter`, which says whether there is anything to wait for. Then the context is given its place
+-- (contexts.lua), and `park` comes back with the outcome once it has been woken. The loop runs where code outside tasks
+-- waits, never in a task.
 
 local core, errors, signals, contexts, scopes, suspension = ...
 
@@ -13,13 +13,13 @@ local create, isyieldable, resume, running, status, yield =
 local close_coroutine = coroutine.close
 local getinfo = core.debug and core.debug.getinfo
 local interrupted = signals.interrupted
-local now, wait_for_any, hooks_are_shared = core.now, core.wait_for_any, core.hooks_are_shared
-local outside, within, reading = contexts.outside, contexts.within, contexts.reading
+local now, wait_for_any, watch = core.now, core.wait_for_any, core.watch
+local hooks_are_shared = core.hooks_are_shared
+local outside, within, reading, slots = contexts.outside, contexts.within, contexts.reading, contexts.slots
 local make_ready, release, set_time, wake = contexts.make_ready, contexts.release, contexts.set_time, contexts.wake
 local ADVICE, WAIT, pause, suspend, wrapped =
   suspension.ADVICE, suspension.WAIT, suspension.pause, suspension.suspend, suspension.wrapped
 local READY, TIMED_OUT, CANCELLED, OVERDUE = contexts.READY, contexts.TIMED_OUT, contexts.CANCELLED, contexts.OVERDUE
-local ELSEWHERE = contexts.ELSEWHERE
 local INTERRUPTED = 1
 
 local _ENV = nil -- luacheck: ignore
@@ -420,9 +420,9 @@ local function after_pause(context, op, problem)
   return result
 end
 
---- Waits where the context has been linked.
+--- Waits in the place that the context has been given.
 function loop.park(context, op, expiry, on_time)
-  context.op, context.place = op, ELSEWHERE
+  context.op = op
   if expiry then
     set_time(context, expiry, on_time)
   end
@@ -432,10 +432,15 @@ function loop.park(context, op, expiry, on_time)
   return after_pause(context, op, pause(context))
 end
 
---- Waits for the descriptor of a slot, alone.
-function loop.park_at(context, place, slot, op, expiry, on_time)
+--- Waits for the descriptor of `target`, which has a slot, alone.
+function loop.park_at(context, place, slot, target, op, expiry, on_time)
   context.place, context.key, context.op = place, slot, op
   place[slot] = context
+  if slots[target] ~= slot and watch(target) ~= slot then
+    -- It has been closed meanwhile.
+    contexts.unlink(context)
+    return READY
+  end
   if expiry then
     set_time(context, expiry, on_time)
   end
@@ -473,6 +478,7 @@ function loop.park_for_all()
     return expiry
   end
   outside.waits_for_all = true
+  contexts.stay(outside)
   local result = loop.park(outside, "run", expiry, on_time)
   outside.waits_for_all = nil
   return result

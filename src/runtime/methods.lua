@@ -8,7 +8,7 @@ local core, errors, contexts, scopes, loop, waiting = ...
 
 local pairs, type = pairs, type
 local raise, misuse = errors.raise, errors.misuse
-local slots, wait, wait_for_turn = waiting.slots, waiting.wait, waiting.wait_for_turn
+local slots, wait, wait_for_turn = contexts.slots, waiting.wait, waiting.wait_for_turn
 local park_at, readers = loop.park_at, contexts.readers
 local READ, PASS, TURN = waiting.READ, waiting.PASS, waiting.TURN
 local limit, pass, reading, running_context = scopes.limit, loop.pass, contexts.reading, loop.context
@@ -68,7 +68,7 @@ local function settle(value, name, op, step, self, a, b, c)
       local ended
       if signal == READ and slot and not expiry and not context.is_limited then
         -- What `wait` does, for nearly every wait of a task.
-        ended = park_at(context, readers, slot, op)
+        ended = park_at(context, readers, slot, self, op)
       else
         ended = wait(self, signal, expiry, op, readers)
       end

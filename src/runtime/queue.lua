@@ -6,7 +6,7 @@ local getmetatable, setmetatable, type = getmetatable, setmetatable, type
 local misuse, raise = errors.misuse, errors.raise
 local cut, moment, type_name = core.cut, core.moment, core.type_name
 local PENDING, outcome = core.PENDING, core.outcome
-local append, wake, wake_all = contexts.append, contexts.wake, contexts.wake_all
+local append, unlink, wake, wake_all = contexts.append, contexts.unlink, contexts.wake, contexts.wake_all
 local enter, park = loop.enter, loop.park
 local READY = contexts.READY
 
@@ -90,7 +90,31 @@ local function expiry_of(name, position, limit)
   return expiry
 end
 
-local function push(name, self, value, timeout)
+local push
+
+--- Waits for room.
+local function wait_to_push(name, self, value, timeout, expiry)
+  self.moves = 0
+  local context, ended, on_time = enter("push", expiry)
+  if context then
+    context.offer = value
+    append(context, self.pushers)
+    if self.is_closed or self.poppers.first or count(self) < self.limit then
+      unlink(context)
+      ended = READY
+    else
+      ended = park(context, "push", ended, on_time)
+    end
+    local is_taken = context.offer == nil
+    context.offer = nil
+    if ended == READY then
+      return not is_taken and push(name, self, value, timeout) or nil
+    end
+  end
+  return cut(nil, "push", ended)
+end
+
+function push(name, self, value, timeout)
   check_queue(name, self)
   local expiry = expiry_of(name, 2, timeout)
   if value == nil then
@@ -105,20 +129,7 @@ local function push(name, self, value, timeout)
   elseif count(self) < self.limit then
     put(self, value)
   else
-    self.moves = 0
-    local context, at, on_time = enter("push", expiry)
-    local ended = at
-    if context then
-      context.offer = value
-      append(context, self.pushers)
-      ended = park(context, "push", at, on_time)
-      local is_taken = context.offer == nil
-      context.offer = nil
-      if ended == READY and not is_taken then
-        return closed("push")
-      end
-    end
-    return ended ~= READY and cut(nil, "push", ended) or nil
+    return wait_to_push(name, self, value, timeout, expiry)
   end
   pass_sometimes(self)
 end
@@ -145,12 +156,20 @@ local function pop(name, self, timeout)
     return nil, cut(nil, "pop", at)
   end
   append(context, self.poppers)
-  local ended = park(context, "pop", at, on_time)
+  local ended = READY
+  if self.is_closed or count(self) > 0 then
+    unlink(context)
+  else
+    ended = park(context, "pop", at, on_time)
+  end
   if ended ~= READY then
     return nil, cut(nil, "pop", ended)
   end
   local value = context.gift
   context.gift, context.giver = nil, nil
+  if value == nil and count(self) > 0 then
+    return pop(name, self, timeout)
+  end
   return value
 end
 

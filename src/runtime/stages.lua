@@ -7,7 +7,7 @@ local raise = errors.raise
 local methods, failed, is_busy, settle_queued =
   connection.methods, connection.failed, connection.is_busy, connection.settle_queued
 local readers, writers, reading = contexts.readers, contexts.writers, contexts.reading
-local pass, wait = loop.pass, waiting.wait
+local pass, slots, wait = loop.pass, contexts.slots, waiting.wait
 local READY, PASS = waiting.READY, waiting.PASS
 local PENDING, busy, outcome = core.PENDING, core.busy, core.outcome
 
@@ -41,6 +41,8 @@ end
 function methods.close(self)
   local slot = core.slot(self)
   local remains = core.close(self)
+  -- Who is about to wait must not do it there.
+  slots[self] = nil
   if remains == PENDING then
     return failed("close", outcome())
   elseif slot then

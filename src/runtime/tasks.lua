@@ -143,9 +143,14 @@ local function join(name, self, timeout)
     local waiter, at, on_time = loop.enter(op, expiry)
     local ended = at
     if waiter then
-      contexts.append(waiter, task)
       waiter.joins = task
-      ended = loop.park(waiter, op, at, on_time)
+      contexts.append(waiter, task)
+      if task.is_ended then
+        contexts.unlink(waiter)
+        ended = READY
+      else
+        ended = loop.park(waiter, op, at, on_time)
+      end
     end
     if ended ~= READY then
       return false, true, cut(nil, op, ended)

@@ -7,7 +7,8 @@ local interrupted = signals.interrupted
 local block, cut, front_write, moment, now, watch =
   core.block, core.cut, core.front_write, core.moment, core.now, core.watch
 local PENDING, outcome = core.PENDING, core.outcome
-local outside, readers, writers, wake = contexts.outside, contexts.readers, contexts.writers, contexts.wake
+local outside, readers, writers = contexts.outside, contexts.readers, contexts.writers
+local slots, wake = contexts.slots, contexts.wake
 local enter, is_alone, park, park_at, pass = loop.enter, loop.is_alone, loop.park, loop.park_at, loop.pass
 local READY, TIMED_OUT, OVERDUE = contexts.READY, contexts.TIMED_OUT, contexts.OVERDUE
 local WRITE = 1
@@ -38,7 +39,7 @@ local function wait_alone(target, interest, expiry, on_time)
 end
 
 --- Links and parks; `slot` and `look` are what `watch` answered.
-local function wait_watching(context, list, links, slot, look, op, expiry, on_time)
+local function wait_watching(context, target, list, links, slot, look, op, expiry, on_time)
   if slot == CANNOT then
     look = now() + PACE
   end
@@ -47,16 +48,18 @@ local function wait_watching(context, list, links, slot, look, op, expiry, on_ti
     expiry, on_time = look, READY
   end
   if slot ~= CANNOT and links then
-    return park_at(context, links, slot, op, expiry, on_time)
+    return park_at(context, links, slot, target, op, expiry, on_time)
   elseif list and slot ~= CANNOT then
     contexts.append_watching(context, list, slot)
+    if watch(target) ~= slot then
+      contexts.unlink(context)
+      return READY
+    end
+  else
+    contexts.stay(context)
   end
   return park(context, op, expiry, on_time)
 end
-
--- The slots of connections that have been watched before: they keep them.
-local slots = setmetatable({}, { __mode = "k" })
-waiting.slots = slots
 
 --- Waits until `target` is worth another step of `op`: READY, or why it ended without that. A connection has two
 -- `links`: who reads waits in `readers`, whatever for, since TLS may have to write first.
@@ -74,6 +77,10 @@ function waiting.wait(target, interest, expiry, op, links)
     slot, look, is_lasting = watch(target)
     if is_lasting then
       slots[target] = slot
+      if watch(target) ~= slot then
+        -- It has been closed meanwhile.
+        slots[target] = nil
+      end
     end
   end
   if not slot then
@@ -81,7 +88,7 @@ function waiting.wait(target, interest, expiry, op, links)
     return READY
   end
   links = links or (interest == WRITE and writers or readers)
-  return wait_watching(context, nil, links, slot, look, op, at, on_time)
+  return wait_watching(context, target, nil, links, slot, look, op, at, on_time)
 end
 
 -- Those who wait for the same listener.
@@ -104,7 +111,7 @@ function waiting.wait_together(target, expiry, op)
     list = {}
     lists[target] = list
   end
-  return wait_watching(context, list, nil, slot, nil, op, at, on_time)
+  return wait_watching(context, target, list, nil, slot, nil, op, at, on_time)
 end
 
 --- Wakes everybody who waits for a listener that has been closed.
@@ -130,6 +137,10 @@ function waiting.wait_for_turn(conn, ticket, expiry, op)
     turns[conn] = here
   end
   contexts.link(context, here, ticket)
+  if front_write(conn) == ticket then
+    contexts.unlink(context)
+    return READY
+  end
   return park(context, op, at, on_time)
 end
 
@@ -158,6 +169,7 @@ function waiting.sleep(seconds)
   if context == outside and is_alone() then
     ended = wait_alone(nil, 0, ended, on_time)
   elseif context then
+    contexts.stay(context)
     ended = park(context, "sleep", ended, on_time)
   end
   if ended ~= TIMED_OUT then
@@ -178,6 +190,7 @@ function waiting.wait_a_little(expiry, op)
   if context == outside and is_alone() then
     return wait_alone(nil, 0, at, on_time)
   end
+  contexts.stay(context)
   return park(context, op, at, on_time)
 end
 
