@@ -136,6 +136,9 @@ struct Connection {
 impl Connection {
     /// A client that does not like what it sees is no fault of the script.
     fn new(mut socket: Socket, config: Option<&Arc<ServerConfig>>) -> Self {
+        // What was sent has left when the next action begins: a reset would take back what still waits for an
+        // acknowledgement (RFC 896). A unix socket has no such option.
+        let _ = socket.set_tcp_nodelay(true);
         let mut tls = config.map(|config| ServerConnection::new(Arc::clone(config)).unwrap());
         if let Some(tls) = &mut tls {
             let _ = tls.complete_io(&mut socket);
@@ -235,7 +238,8 @@ impl Play {
                 "sleep" => thread::sleep(Duration::from_millis(number(word()))),
                 "shutdown" => {
                     self.connection().say_goodbye();
-                    self.connection().socket.shutdown(std::net::Shutdown::Write).unwrap();
+                    // The client may have reset it.
+                    let _ = self.connection().socket.shutdown(std::net::Shutdown::Write);
                 }
                 "close" => {
                     self.connection().say_goodbye();
