@@ -61,6 +61,16 @@ fn watching(lua: &Lua, core: &Table, reactor: &Rc<Reactor>) -> mlua::Result<()> 
     };
     core.raw_set("next_ready", lua.create_function(next)?)?;
 
+    // Has the next wait for any change end at once.
+    let own = Rc::clone(reactor);
+    core.raw_set(
+        "rouse",
+        lua.create_function(move |_, ()| {
+            own.rouse();
+            Ok(())
+        })?,
+    )?;
+
     let own = Rc::clone(reactor);
     core.raw_set("registrations", lua.create_function(move |_, ()| Ok(own.len()))?)?;
 

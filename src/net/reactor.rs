@@ -25,6 +25,8 @@ pub struct Reactor {
     slots: RefCell<Slots>,
     /// What the last `wait` brought and nobody has taken yet.
     changes: RefCell<VecDeque<Change>>,
+    /// The next `wait` has nothing to wait for.
+    is_roused: Cell<bool>,
 }
 
 /// Watches the descriptors of one connection, listener or dial.
@@ -73,6 +75,7 @@ struct Slot {
 impl Reactor {
     /// Blocks until something changes or `deadline` passes. The changes are then there to take.
     pub fn wait(&self, deadline: Deadline) -> io::Result<Woken> {
+        let deadline = if self.is_roused.take() { Deadline::at(Instant::now()) } else { deadline };
         let mut changes = self.changes.borrow_mut();
         match &mut *self.selector.borrow_mut() {
             _ if !changes.is_empty() => Ok(Woken::Ready),
@@ -86,6 +89,11 @@ impl Reactor {
             None if deadline.passed(Instant::now()) => Ok(Woken::TimedOut),
             None => poller::wait(&[], deadline),
         }
+    }
+
+    /// Somebody has something to do: the next `wait` ends at once.
+    pub fn rouse(&self) {
+        self.is_roused.set(true);
     }
 
     pub fn take(&self) -> Option<Ready> {

@@ -247,6 +247,7 @@ impl Stream {
     /// What a write that failed has to report.
     pub(super) fn broken(&mut self, error: &io::Error, buffer: &mut Buffer) -> Error {
         let was_reset = error.kind() == io::ErrorKind::ConnectionReset;
+        let had_ended = matches!(self.input, Direction::Ended);
         let error = Error::from_io(error);
         self.output = Direction::Failed(error.clone());
         if error.kind() == Kind::Reset {
@@ -259,8 +260,9 @@ impl Stream {
                 self.output = Direction::Failed(reason.clone());
                 reason
             }
-            // The system tells a reset once (EPIPE instead follows an orderly end): reading has to tell it, too.
-            _ if was_reset => {
+            // The system tells a reset once (EPIPE instead follows an orderly end): reading has to tell it, too. TLS may
+            // have brought the end already.
+            _ if was_reset && !had_ended => {
                 self.input = Direction::Failed(error.clone());
                 error
             }

@@ -42,8 +42,8 @@ local contexts = {
   reading = reading,
   -- The slots of connections that have been watched before: they keep them until they are closed.
   slots = setmetatable({}, { __mode = "k" }),
-  -- Another loop wants to know when a task becomes ready.
-  rings = false,
+  -- Called with 0 when somebody becomes ready, for who would wait: another loop, or this one.
+  ring = nil,
 }
 
 -- Contexts by their number, all that have not ended, and numbers to be given again.
@@ -228,8 +228,8 @@ local function make_ready(task)
   local at = ready_count + 1
   ready_count = at
   ready[at] = task
-  if contexts.rings then
-    core.set_alarm(0)
+  if contexts.ring then
+    contexts.ring(0)
   end
 end
 
@@ -240,6 +240,8 @@ local function wake(context, result)
     context.outcome = result
     if context ~= outside then
       make_ready(context)
+    elseif contexts.ring then
+      contexts.ring(0)
     end
     unlink(context)
   end

@@ -13,7 +13,8 @@ local create, isyieldable, resume, running, status, yield =
 local close_coroutine = coroutine.close
 local getinfo = core.debug and core.debug.getinfo
 local interrupted = signals.interrupted
-local now, wait_for_any, watch = core.now, core.wait_for_any, core.watch
+local now, rouse, wait_for_any, watch = core.now, core.rouse, core.wait_for_any, core.watch
+local set_alarm_at = core.set_alarm
 local hooks_are_shared = core.hooks_are_shared
 local outside, within, reading, slots = contexts.outside, contexts.within, contexts.reading, contexts.slots
 local make_ready, release, set_time, wake = contexts.make_ready, contexts.release, contexts.set_time, contexts.wake
@@ -156,7 +157,13 @@ local function run_batch()
     batch_at, batch[at] = at + 1, nil
     if task and not task.is_ended and not task.place then
       loop.current, task.is_new = task, nil
-      came_back(task, resume(task.thread))
+      -- Who was about to begin may just have been cancelled.
+      local thread = task.thread
+      if thread then
+        came_back(task, resume(thread))
+      else
+        loop.current = nil
+      end
     end
   end
 end
@@ -231,19 +238,24 @@ local function turn(limit, is_step)
   run_batch()
   if interrupted() then
     return error("interrupted!", 0)
-  elseif not is_step and not outside.place then
+  end
+  if not is_step and not outside.place then
     hasty = hasty + 1
     if hasty < HASTE then
       return
     end
     hasty = 0
-    limit = 0
-  elseif contexts.is_any_ready() or is_step and loop.is_alone() then
+  end
+  -- A finalizer may make somebody ready between the look and the wait.
+  contexts.ring = rouse
+  if contexts.is_any_ready() or is_step and loop.is_alone() or not is_step and not outside.place then
     limit = 0
   elseif limit == nil and not contexts.is_any_waiting() then
     return stuck()
   end
-  if wait_for_any(limit) == INTERRUPTED and interrupted() then
+  local came = wait_for_any(limit)
+  contexts.ring = nil
+  if came == INTERRUPTED and interrupted() then
     return error("interrupted!", 0)
   end
   contexts.wake_ready()
@@ -267,9 +279,9 @@ end
 -- half done what the loop was doing.
 local function keep_turning(run, limit)
   while true do
-    looping, contexts.rings = true, false
+    looping, contexts.ring = true, nil
     local ok, err = pcall(run, limit)
-    looping, contexts.rings = false, is_watched
+    looping, contexts.ring = false, is_watched and set_alarm_at or nil
     run, limit = yield(ok, err)
   end
 end
@@ -299,7 +311,7 @@ local has_ended = false
 
 --- Has the loop's descriptor become readable when the next round is worth while.
 local function set_alarm()
-  core.set_alarm((has_ended or contexts.is_any_ready()) and 0 or core.next_timer())
+  set_alarm_at((has_ended or contexts.is_any_ready()) and 0 or core.next_timer())
 end
 
 local function locked(run, limit)
@@ -312,7 +324,7 @@ local function locked(run, limit)
     ok, err = false, ok
     if status(turner) == "dead" then
       turner = create(keep_turning)
-      looping, contexts.rings = false, is_watched
+      looping, contexts.ring = false, is_watched and set_alarm_at or nil
     end
   end
   if is_watched then
@@ -354,7 +366,7 @@ end
 
 --- Has `tcp.pollfd()` become readable whenever `loop.step` is worth while.
 function loop.watch_from_outside()
-  is_watched, contexts.rings = true, true
+  is_watched, contexts.ring = true, set_alarm_at
   set_alarm()
 end
 
@@ -423,6 +435,11 @@ end
 --- Waits in the place that the context has been given.
 function loop.park(context, op, expiry, on_time)
   context.op = op
+  if context.is_cancelled and context.place then
+    -- It has been cancelled meanwhile, and nobody has woken it before.
+    contexts.unlink(context)
+    return CANCELLED
+  end
   if expiry then
     set_time(context, expiry, on_time)
   end
@@ -436,10 +453,10 @@ end
 function loop.park_at(context, place, slot, target, op, expiry, on_time)
   context.place, context.key, context.op = place, slot, op
   place[slot] = context
-  if slots[target] ~= slot and watch(target) ~= slot then
-    -- It has been closed meanwhile.
+  if context.is_cancelled or slots[target] ~= slot and watch(target) ~= slot then
+    -- It has been cancelled, or the target closed, meanwhile.
     contexts.unlink(context)
-    return READY
+    return context.is_cancelled and CANCELLED or READY
   end
   if expiry then
     set_time(context, expiry, on_time)

@@ -41,11 +41,12 @@ end
 function methods.close(self)
   local slot = core.slot(self)
   local remains = core.close(self)
-  -- Who is about to wait must not do it there.
-  slots[self] = nil
   if remains == PENDING then
     return failed("close", outcome())
-  elseif slot then
+  end
+  -- Who is about to wait must not do it there.
+  slots[self] = nil
+  if slot then
     wake_waiters(slot)
   end
   if remains then
