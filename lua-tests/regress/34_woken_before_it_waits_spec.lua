@@ -4,6 +4,13 @@
 local tcp = require("tcp.core")
 local transports = require("support.transports")
 
+local function read_and_close(near, far)
+  return function() return select(2, far:try_read(1, { timeout = 10 })).kind end, function()
+    far:close()
+    near:close()
+  end, "closed"
+end
+
 -- Name: what waits, and what makes that needless, both with the same things.
 local WAITS = {
   ["pop, for a push"] = function()
@@ -31,19 +38,12 @@ local WAITS = {
     end, function() queue:close() end, "closed"
   end,
   ["read, for a close"] = function()
-    local near, far = transports.plain.pair()
-    return function() return select(2, far:try_read(1, { timeout = 10 })).kind end, function()
-      far:close()
-      near:close()
-    end, "closed"
+    return read_and_close(transports.plain.pair())
   end,
   ["read, for a close, once it has been watched"] = function()
     local near, far = transports.plain.pair()
     tcp.run(function() far:try_read(1, { timeout = 0.001 }) end)
-    return function() return select(2, far:try_read(1, { timeout = 10 })).kind end, function()
-      far:close()
-      near:close()
-    end, "closed"
+    return read_and_close(near, far)
   end,
   ["accept, for a close"] = function()
     local listener = tcp.listen("127.0.0.1", 0)

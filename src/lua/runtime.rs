@@ -32,6 +32,7 @@ pub fn load(lua: &Lua, core: &Table) -> mlua::Result<Runtime> {
     let suspension: Table = run(chunk!("suspend.lua")).call(core)?;
     let looping: Table =
         run(chunk!("loop.lua")).call((core, &errors, &signals, &contexts, &scopes, &suspension))?;
+    let () = run(chunk!("stuck.lua")).call((core, &contexts, &suspension, &looping))?;
     let waiting: Table = run(chunk!("wait.lua")).call((core, &errors, signals, &contexts, &looping))?;
     let connection: Table =
         run(chunk!("methods.lua")).call((core, &errors, &contexts, &scopes, &looping, &waiting))?;

@@ -11,7 +11,6 @@ local create, isyieldable, resume, running, status, yield =
   coroutine.create, coroutine.isyieldable, coroutine.resume, coroutine.running, coroutine.status, coroutine.yield
 -- Only where Lua has variables that are to be closed.
 local close_coroutine = coroutine.close
-local getinfo = core.debug and core.debug.getinfo
 local interrupted = signals.interrupted
 local now, rouse, wait_for_any, watch = core.now, core.rouse, core.wait_for_any, core.watch
 local set_alarm_at = core.set_alarm
@@ -31,6 +30,8 @@ local loop = {
   -- How many tasks have not ended, and how many of the module's own.
   live = 0,
   quiet = 0,
+  -- Raised by the loop where every task waits for what cannot come, and told where the wait was called.
+  STUCK = {},
 }
 
 local looping = false
@@ -171,56 +172,6 @@ end
 ---------------------------------------------------------------------------------------------------------------------
 -- Turning
 
---- Where a task's function stands: `script.lua:3`.
-function loop.origin(task)
-  local info = getinfo and getinfo(task.handle[2], "S")
-  return info and info.what ~= "C" and ("%s:%d"):format(info.short_src, info.linedefined) or nil
-end
-
---- `op at script.lua:12` of a task that waits. A tail call hides where; then it is named by its function.
-local function described(task)
-  local level, info = 0
-  repeat
-    info = getinfo and getinfo(task.thread, level, "Sl")
-    level = level + 1
-  until not info or info.currentline > 0 and not suspension.is_ours(info)
-  if info then
-    return ("%s at %s:%d"):format(task.op or "begin", info.short_src, info.currentline)
-  end
-  local origin = loop.origin(task)
-  return origin and ("%s in the task of %s"):format(task.op or "begin", origin) or task.op or "begin"
-end
-
-local SHOWN = 10
-
--- Raised by the loop, and told where the wait was called.
-local STUCK = {}
-
-local function stuck()
-  local waits, count = {}, 0
-  for _, task in contexts.each() do
-    if not task.is_quiet then
-      count = count + 1
-      waits[#waits + 1] = count <= SHOWN and described(task) or nil
-    end
-  end
-  local text = "'" .. outside.op .. "' would wait for ever"
-  if count > 0 then
-    local list = waits[1]
-    for i = 2, #waits do
-      list = list .. ", " .. waits[i]
-    end
-    if count > SHOWN then
-      list = list .. (" and %d more"):format(count - SHOWN)
-    end
-    text = text .. (": %d task%s for what cannot come: "):format(count, count == 1 and " waits" or "s wait") .. list
-  else
-    text = text .. ": there is no task that could end it"
-  end
-  STUCK.text = text
-  return error(STUCK, 0)
-end
-
 loop.release = release
 
 --- Whether code outside tasks can wait without the loop.
@@ -251,7 +202,7 @@ local function turn(limit, is_step)
   if contexts.is_any_ready() or is_step and loop.is_alone() or not is_step and not outside.place then
     limit = 0
   elseif limit == nil and not contexts.is_any_waiting() then
-    return stuck()
+    return loop.stuck()
   end
   local came = wait_for_any(limit)
   contexts.ring = nil
@@ -337,8 +288,8 @@ local function locked(run, limit)
     return
   end
   recover()
-  if err == STUCK then
-    return errors.misuse("", STUCK.text, "")
+  if err == loop.STUCK then
+    return errors.misuse("", err.text, "")
   end
   return error(err, 0)
 end
