@@ -12,8 +12,19 @@ local unpack = table.unpack or unpack
 
 local seen = {}
 
--- Those that the specs of their servers run.
+-- Those that other specs run.
+local SERVERS, CLIENTS = "lua-tests/examples_servers_spec.lua", "lua-tests/examples_clients_spec.lua"
+local DATAGRAMS = "lua-tests/examples_udp_spec.lua"
 local ELSEWHERE = {
+  ["chat_tls.lua"] = SERVERS,
+  ["json_rpc.lua"] = SERVERS,
+  ["proxy.lua"] = SERVERS,
+  ["reuse_port.lua"] = SERVERS,
+  ["dns_query.lua"] = DATAGRAMS,
+  ["download.lua"] = CLIENTS,
+  ["fallback.lua"] = CLIENTS,
+  ["game_ping.lua"] = DATAGRAMS,
+  ["mysql_greeting.lua"] = CLIENTS,
   ["postgresql_query.lua"] = "lua-tests/servers/postgresql_spec.lua",
   ["smtp_send.lua"] = "lua-tests/servers/smtp_spec.lua",
 }
@@ -27,11 +38,7 @@ end
 --- Calls `use` with the port of an example that listens on a port of its own until it is ended.
 local function with_server(name, words, use)
   seen[name] = true
-  local script = ("arg = { [0] = 'examples/%s', '127.0.0.1', 0, %s } dofile(arg[0])"):format(name,
-    table.concat(words, ", "))
-  support.with_child(script, function(output)
-    use(tonumber(output:read("*l"):match("^listening on 127%.0%.0%.1:(%d+)$")))
-  end)
+  examples.serving(name, { "127.0.0.1", 0, unpack(words) }, use)
 end
 
 --- Starts an example whose input is what a command of the shell prints; gives its output as a file.
@@ -121,8 +128,7 @@ describe("the example", function()
 
   it("echo_server speaks TLS if it has a certificate", function()
     local over = transports.tls
-    local words = { "'" .. transports.SERVER.cert .. "'", "'" .. transports.SERVER.key .. "'" }
-    with_server("echo_server.lua", words, function(port)
+    with_server("echo_server.lua", { transports.SERVER.cert, transports.SERVER.key }, function(port)
       local conn = over.tcp.connect("127.0.0.1", port)
       conn:write_line("hello")
       assert.equal("hello", conn:read_line())

@@ -1,5 +1,6 @@
 local misuse = require("support.misuse")
 local tls_misuse = require("support.tls_misuse")
+local udp_misuse = require("support.udp_misuse")
 local tcp = require("tcp.core")
 
 local unpack = table.unpack or unpack
@@ -77,6 +78,10 @@ local function with_connection_options(own)
   return own
 end
 
+local FAMILY = join(words("'any' or 'ipv4' or 'ipv6'"), {
+  { value = "IPv4", problem = "'any' or 'ipv4' or 'ipv6' expected, got 'IPv4'" },
+})
+
 local CONNECT_OPTIONS = with_connection_options {
   bind = join(words("'ip' or 'ip:port'"), {
     { value = "localhost", problem = "'ip' or 'ip:port' expected, got 'localhost'" },
@@ -84,9 +89,7 @@ local CONNECT_OPTIONS = with_connection_options {
     { value = "127.0.0.1:65536", problem = "'ip' or 'ip:port' expected, got '127.0.0.1:65536'" },
     { value = "[127.0.0.1", problem = "'ip' or 'ip:port' expected, got '[127.0.0.1'" },
   }),
-  family = join(words("'any' or 'ipv4' or 'ipv6'"), {
-    { value = "IPv4", problem = "'any' or 'ipv4' or 'ipv6' expected, got 'IPv4'" },
-  }),
+  family = FAMILY,
   timeout = seconds(),
   tls = of_types("nil number string function userdata thread", "boolean or table (TLS options)"),
 }
@@ -103,7 +106,25 @@ local LISTEN_OPTIONS = with_connection_options {
   }),
 }
 
+local LISTEN_MISSPELT = {
+  backlogs = "backlog", reuseport = "reuse_port", ipv6only = "ipv6_only", newlines = "newline", tsl = "tls",
+  handshake_timout = "handshake_timeout", handshaketimeout = "handshake_timeout",
+}
+
+local NOT_FUNCTION = "nil boolean number string table userdata thread"
+local FUNCTION = of_types(NOT_FUNCTION, "function")
+
+local SERVE_OPTIONS, SERVE_MISSPELT = { max_connections = limit(1), on_error = FUNCTION },
+  { max_conections = "max_connections", onerror = "on_error", on_eror = "on_error" }
+for name, mistakes in pairs(LISTEN_OPTIONS) do
+  SERVE_OPTIONS[name] = mistakes
+end
+for wrong, right in pairs(LISTEN_MISSPELT) do
+  SERVE_MISSPELT[wrong] = right
+end
+
 local HERE = "127.0.0.1"
+local NOT_TABLE = "boolean number string function userdata thread"
 
 local PORT = join(of_types(NOT_NUMBER, "number"), {
   { value = "http", problem = "number expected, got string" },
@@ -117,9 +138,6 @@ local PORT = join(of_types(NOT_NUMBER, "number"), {
   { value = 2 ^ 32 + 80, problem = "port out of range 0-65535: 4294967376" },
 })
 
-local NOT_FUNCTION = "nil boolean number string table userdata thread"
-local FUNCTION = of_types(NOT_FUNCTION, "function")
-
 local HOST = join(STRING, {
   { value = "", problem = "host is empty" },
   { value = "a\0b", problem = "host contains a zero byte" },
@@ -130,6 +148,9 @@ local HOST = join(STRING, {
   { value = "unix:", problem = "path expected after 'unix:'" },
   { value = "unix:/a\0b", problem = "path contains a zero byte" },
 })
+
+-- Of what knows no unix sockets.
+local NAME = join(HOST, { { value = "unix:/x", problem = "name or address expected, got a unix path" } })
 
 -- Of connect and of connect_tls.
 local CONNECT = join(
@@ -152,6 +173,42 @@ local CONNECT = join(
 )
 local NO_NAME = "a unix path is no name that a certificate could cover: give tls.sni"
 
+--- Without the mistake of giving nothing.
+local function given(mistakes)
+  local some = {}
+  for _, mistake in ipairs(mistakes) do
+    if mistake.value ~= nil then
+      some[#some + 1] = mistake
+    end
+  end
+  return some
+end
+
+-- Of resolve and of resolve_all.
+local RESOLVE = join(at(1, NAME), at(2, of_types(NOT_TABLE, "table (options)"), HERE),
+  in_options({ family = FAMILY, timeout = seconds() }, { timout = "timeout", Family = "family" }, HERE))
+
+-- What copy copies neither from nor to.
+local ENDS = join(of_types("nil boolean number string table thread", "Connection, file or function"),
+  misuse.CLOSED_FILE, {
+    { value = tcp.null, problem = "Connection, file or function expected, got userdata" },
+  })
+
+-- Of listen, and of serve, which has a handler before the options, and more of them.
+local function listening(options, misspelt, ...)
+  local position = select("#", ...) + 1
+  return join(
+    at(1, HOST),
+    at(2, PORT, HERE),
+    at(2, of_types("number string table", "nil (a unix path has no port)"), "unix:/no/such/socket"),
+    at(position, of_types(NOT_TABLE, "table (options)"), ...),
+    in_options(options, misspelt, ...),
+    in_tls_options(TLS_SERVER_OPTIONS, { crt = "tls.cert", certs = "tls.cert", Key = "tls.key" }, ...),
+    beside_tls(TLS_SERVER_OPTIONS, ...),
+    in_place(tls_misuse.server_together("tls.", function(tls) return { tls = tls } end), ...)
+  )
+end
+
 -- The cases of every function of the module that has a `try_` form, and of the others.
 local MODULE_FALLIBLE = {
   connect = join(CONNECT, {
@@ -164,23 +221,49 @@ local MODULE_FALLIBLE = {
     case("option 'tls'", NO_NAME, "unix:/no/such/socket", nil, 5),
     case("option 'tls'", NO_NAME, "unix:/no/such/socket", nil, { tls = { verify = true } }),
   }),
-  listen = join(
-    at(1, HOST),
+  copy = join(at(1, ENDS), at(2, ENDS, print), at(3, of_types(NOT_TABLE, "table (options)"), print, print),
+    in_options({ limit = limit(0), progress = FUNCTION }, { limt = "limit", Progress = "progress" }, print, print)),
+  listen = listening(LISTEN_OPTIONS, LISTEN_MISSPELT, HERE, 0),
+  resolve = RESOLVE,
+  resolve_all = RESOLVE,
+  serve = join(at(3, FUNCTION, HERE, 0), listening(SERVE_OPTIONS, SERVE_MISSPELT, HERE, 0, print)),
+  udp = join(at(1, given(NAME)), at(2, PORT, HERE), {
+    case("argument #1", "string expected, got nil", nil, 5),
+    case("argument #3", "nothing more expected", HERE, 1, {}),
+    case("argument #3", "nothing more expected", nil, nil, 5),
+  }),
+  udp_listen = join(
+    at(1, NAME),
     at(2, PORT, HERE),
-    at(2, of_types("number string table", "nil (a unix path has no port)"), "unix:/no/such/socket"),
-    at(3, of_types("boolean number string function userdata thread", "table (options)"), HERE, 0),
-    in_options(LISTEN_OPTIONS, {
-      backlogs = "backlog", reuseport = "reuse_port", ipv6only = "ipv6_only", newlines = "newline", tsl = "tls",
-      handshake_timout = "handshake_timeout", handshaketimeout = "handshake_timeout",
-    }, HERE, 0),
-    in_tls_options(TLS_SERVER_OPTIONS, { crt = "tls.cert", certs = "tls.cert", Key = "tls.key" }, HERE, 0),
-    beside_tls(TLS_SERVER_OPTIONS, HERE, 0),
-    in_place(tls_misuse.server_together("tls.", function(options) return { tls = options } end), HERE, 0)
+    at(3, of_types(NOT_TABLE, "table (options)"), HERE, 0),
+    in_options(udp_misuse.LISTEN_OPTIONS, {
+      ttll = "ttl", Broadcast = "broadcast", reuseport = "reuse_port", multicastttl = "multicast_ttl",
+    }, HERE, 0)
   ),
   with_timeout = join(at(1, seconds()), at(2, FUNCTION, 1)),
 }
 
+-- What a list of `allow` cannot hold, whichever it is.
+local ENTRIES = of_types("nil boolean number string function userdata thread", "table (list of entries)")
+for _, entry in ipairs { 5, true, {}, print } do
+  ENTRIES[#ENTRIES + 1] = { value = { entry }, problem = "string as entry 1 expected, got " .. type(entry) }
+  ENTRIES[#ENTRIES + 1] = { value = { "10.0.0.1", entry }, problem = "string as entry 2 expected, got " .. type(entry) }
+end
+for _, list in ipairs { { a = "::1" }, { [2] = "::1" }, { "::1", a = "::1" } } do
+  ENTRIES[#ENTRIES + 1] = { value = list, problem = "list expected, got a table with holes or names" }
+end
+for entry, problem in pairs {
+  ["10.0.0.0/33"] = "'/33': 0 to 32 bits expected", [":70000"] = "port 1-65535 expected, got '70000'",
+  [":0"] = "port 1-65535 expected, got '0'", ["unix:"] = "absolute path expected behind 'unix:'",
+} do
+  ENTRIES[#ENTRIES + 1] = { value = { entry }, problem = ("entry 1, '%s': %s"):format(entry, problem) }
+  ENTRIES[#ENTRIES + 1] = { value = { "10.0.0.1", entry }, problem = ("entry 2, '%s': %s"):format(entry, problem) }
+end
+
 local MODULE_PLAIN = {
+  allow = join(at(1, of_types("nil " .. NOT_TABLE, "table")), { case("argument #2", "nothing more expected", {}, {}) },
+    in_options({ deny = ENTRIES, files = BOOLEAN, listen = ENTRIES, net = ENTRIES },
+      { nett = "net", Listen = "listen", Deny = "deny", file = "files" })),
   pcall = {},
   pollfd = {},
   queue = at(1, limit(1, without(NOT_NUMBER, "nil"))),
@@ -230,6 +313,30 @@ local OBJECTS = {
       pollfd = {},
     },
   },
+  Server = {
+    make = function()
+      return tcp.serve(HERE, 0, print)
+    end,
+    finish = function(server)
+      server:close()
+      tcp.run()
+    end,
+    fallible = {},
+    plain = {
+      addr = {}, close = at(1, TIME), connections = {}, is_closed = {}, local_addr = {}, local_host = {},
+      local_port = {},
+    },
+  },
+  UdpSocket = {
+    make = function()
+      return tcp.udp(HERE, 9)
+    end,
+    finish = function(socket)
+      socket:close()
+    end,
+    fallible = udp_misuse.fallible(NAME, PORT),
+    plain = udp_misuse.plain,
+  },
   Task = {
     make = function()
       return tcp.spawn(tcp.sleep, 60)
@@ -273,11 +380,15 @@ describe("misuse is told by every", function()
       local object = kind.make()
       local methods = getmetatable(object) and getmetatable(object).__index or debug.getmetatable(object).__index
       assert.same(names_with_cases(kind.fallible, kind.plain), names_of_functions(methods))
-      each_form(kind.fallible, kind.plain, function(method, cases)
-        assert.equal("", differences(methods[method], method, cases, object))
-      end)
+      local function check()
+        each_form(kind.fallible, kind.plain, function(method, cases)
+          assert.equal("", differences(methods[method], method, cases, object))
+        end)
+      end
+      check()
       assert.equal("", wrong_selfs(methods, name, names_with_cases(kind.fallible, kind.plain)))
       kind.finish(object)
+      check()
     end)
   end
 end)

@@ -103,6 +103,10 @@ local FALLIBLE = {
     case("argument #2", "5 is past the end of 3 bytes", "abc", 5),
     case("argument #2", "2 is past the end of 0 bytes", "", 2),
   }),
+  send_file = join(
+    at(1, join(of_types("nil boolean table function thread", "path or open file"), misuse.CLOSED_FILE)),
+    at(2, size(1, without(NOT_NUMBER, "nil")), "/no/such/file"),
+    at(3, limit(0, without(NOT_NUMBER, "nil")), "/no/such/file", 1)),
   handshake = for_this_call(),
   start_tls = tls_misuse.upgrades(),
   shutdown = join(at(1, words("'send' or 'recv' or 'both'")), {
@@ -240,6 +244,17 @@ describe("misuse", function()
     conn:close()
     assert.is_false(ok)
     assert.equal("bad argument #1 to 'read' (number of at least 0 expected, got -1)", err)
+  end)
+
+  it("is a number as a file, or else the name of one: it never means a descriptor", function()
+    local conn, peer = connect_to("accept", "drain")
+    for number = 0, 9 do
+      local ok, value, err = pcall(conn.try_send_file, conn, number)
+      assert.is_true(not ok or value == nil and err.kind == "system", tostring(value))
+      assert.matches(ok and "no such file" or "path or open file expected", tostring(ok and err or value))
+    end
+    conn:close()
+    assert.equal("", peer:got())
   end)
 
   it("is told where the script's call stands inside a callback", function()

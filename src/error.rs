@@ -45,7 +45,7 @@ impl Error {
         Self::of_system(kind, error)
     }
 
-    /// The error of an attempt to listen.
+    /// The error of an attempt to listen, or of a socket without connections.
     pub fn from_listen(error: &io::Error) -> Self {
         Self::of_system(Kind::of_io(error.kind()), error)
     }
@@ -69,7 +69,8 @@ impl Error {
         it
     }
 
-    fn of_system(kind: Kind, error: &io::Error) -> Self {
+    /// The system's words for a failure of a known kind.
+    pub fn of_system(kind: Kind, error: &io::Error) -> Self {
         let mut it = Self::new(kind, system_message(error));
         it.0.errno = error.raw_os_error();
         it
@@ -164,6 +165,7 @@ pub enum Kind {
     Cancelled,
     Certificate,
     Closed,
+    Denied,
     Json,
     Refused,
     Reset,
@@ -177,8 +179,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Every kind's public name. Those that no operation of this crate makes yet are listed too, because
-    /// scripts may already ask for them.
+    /// Every kind's public name.
     pub const NAMES: [&str; 16] = [
         "address_in_use",
         "busy",
@@ -205,6 +206,7 @@ impl Kind {
             Kind::Cancelled => "cancelled",
             Kind::Certificate => "certificate",
             Kind::Closed => "closed",
+            Kind::Denied => "denied",
             Kind::Json => "json",
             Kind::Refused => "refused",
             Kind::Reset => "reset",

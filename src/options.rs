@@ -216,6 +216,16 @@ pub struct UpgradeOptions {
     pub handshake_timeout: Option<Duration>,
 }
 
+impl UpgradeOptions {
+    /// The files that they name.
+    pub fn files(&self) -> Box<dyn Iterator<Item = &Path> + '_> {
+        match &self.tls {
+            UpgradeSide::Client(tls) => Box::new(tls.files()),
+            UpgradeSide::Server(tls) => Box::new(tls.files()),
+        }
+    }
+}
+
 /// Who speaks first.
 #[derive(Clone, Debug)]
 pub enum UpgradeSide {
@@ -247,6 +257,44 @@ impl Pem {
             Pem::Text(_) => None,
         }
     }
+}
+
+/// How a socket for datagrams listens.
+#[derive(Clone, Debug, Default)]
+pub struct DatagramOptions {
+    /// Several sockets share the port (SO_REUSEPORT). Default false.
+    pub reuse_port: bool,
+    /// An IPv6 address takes no IPv4 datagrams. Default false.
+    pub ipv6_only: bool,
+    /// Set once it is bound. Default: as the system has them.
+    pub settings: Vec<DatagramSetting>,
+}
+
+/// An option of a socket for datagrams, with its value.
+#[derive(Clone, Debug)]
+pub enum DatagramSetting {
+    /// Whether it may send to broadcast addresses (RFC 919).
+    Broadcast(bool),
+    /// Where multicast goes out.
+    MulticastInterface(Interface),
+    /// Whether this machine hears the multicast that it sends.
+    MulticastLoop(bool),
+    /// How many networks multicast crosses, 0 to 255.
+    MulticastTtl(u32),
+    /// Bytes.
+    RecvBuffer(usize),
+    /// Bytes.
+    SendBuffer(usize),
+    /// How many networks datagrams cross, 1 to 255.
+    Ttl(u32),
+}
+
+/// A network interface, by its number, its name, or an IPv4 address that it has. Number 0 leaves it to the system.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Interface {
+    Index(u32),
+    Name(String),
+    Address(std::net::Ipv4Addr),
 }
 
 /// Which addresses of a name are used.

@@ -56,3 +56,10 @@ assert(tcp.is_error(late, "timeout"))
 listener:close()
 tcp.run()
 
+-- A policy is its state's own, and gone with it: the next one listens and connects again.
+local forbidden <close> = tcp.listen("127.0.0.1", 0)
+tcp.allow { net = { "localhost" }, listen = {} }
+assert(tcp.is_error(select(2, tcp.try_connect("127.0.0.1", forbidden:local_port())), "denied"))
+assert(tcp.is_error(select(2, tcp.try_listen("127.0.0.1", 0)), "denied"))
+package.loaded["tcp.core"] = nil
+assert(tcp.is_error(select(2, require("tcp.core").try_connect("127.0.0.1", 1)), "denied"))

@@ -90,12 +90,49 @@ function support.with_child(script, use, prefix)
   end)
 end
 
---- Calls `use` with words of the shell that make the system's resolver ask the name server at `address`, and wait
---- for it. They need a mount namespace of their own.
+--- Calls `use` with words of the shell that put these texts, by path, in the place of the system's own files. They need
+-- a mount namespace of their own. `setup`: commands for the network namespace that they then have, too.
+function support.with_files(texts, use, setup)
+  local commands, paths = { setup }, {}
+  for name, text in pairs(texts) do
+    local path = os.tmpname()
+    local file = assert(io.open(path, "w"))
+    file:write(text)
+    file:close()
+    paths[#paths + 1] = path
+    commands[#commands + 1] = ("mount --bind %s %s"):format(path, name)
+  end
+  local namespaces = setup and "unshare -rmn" or "unshare -m"
+  local prefix = ("%s sh -c '%s && exec \"$@\"' sh"):format(namespaces, table.concat(commands, " && "))
+  local ok, result = pcall(use, prefix)
+  for _, path in ipairs(paths) do
+    os.remove(path)
+  end
+  if not ok then
+    error(result, 0)
+  end
+  return result
+end
+
+--- The same for words that make the system's resolver ask the name server at `address`, and wait for it.
 function support.with_nameserver(address, use)
-  return with_script("nameserver " .. address .. "\noptions timeout:30 attempts:1\n", function(path)
-    return use("unshare -m sh -c 'mount --bind " .. path .. ' /etc/resolv.conf && exec "$@"\' sh')
-  end)
+  local text = "nameserver " .. address .. "\noptions timeout:30 attempts:1\n"
+  return support.with_files({ ["/etc/resolv.conf"] = text }, use)
+end
+
+--- Waits until a process sleeps in the kernel, where a signal has to reach it.
+function support.wait_until_asleep(pid)
+  local state
+  for _ = 1, 2000 do
+    local file = assert(io.open("/proc/" .. pid .. "/stat"))
+    state = file:read("*a"):match("%) (%a)")
+    file:close()
+    if state == "S" then
+      return
+    end
+    os.execute("sleep 0.005")
+  end
+  error("the process did not wait: " .. tostring(state))
 end
 
 --- Whether a command of the shell succeeds here.

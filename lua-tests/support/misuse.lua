@@ -86,6 +86,10 @@ end
 local STRING = of_types(NOT_STRING, "string")
 local BOOLEAN = of_types("nil number string table function userdata thread", "boolean")
 
+local closed_file = assert(io.tmpfile())
+closed_file:close()
+local CLOSED_FILE = { { value = closed_file, problem = "open file expected, got a closed one" } }
+
 local KEEPALIVE = join(of_types("nil table function userdata thread", "boolean or number (idle seconds)"),
   of_types("string", "number"), {
     { value = 0, problem = "1 to 32767 seconds expected" },
@@ -286,6 +290,7 @@ return {
   words = words,
   STRING = STRING,
   BOOLEAN = BOOLEAN,
+  CLOSED_FILE = CLOSED_FILE,
   KEEPALIVE = KEEPALIVE,
   OFF_OR_SECONDS = OFF_OR_SECONDS,
   sorted_keys = sorted_keys,

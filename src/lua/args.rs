@@ -11,6 +11,7 @@ use mlua::Value;
 use crate::lua::connection::Connection;
 use crate::lua::connection::Named;
 use crate::lua::listener::Listener;
+use crate::lua::udp::UdpSocket;
 
 /// A script's mistake: the text before and after the name of the function, which the embedded Lua knows.
 #[derive(Debug)]
@@ -59,6 +60,15 @@ impl Place<'_> {
 
     pub fn expected(self, what: &str, got: &Value) -> Misuse {
         self.misuse(format!("{what} expected, got {}", type_name(got)))
+    }
+
+    /// Of an argument that names an option.
+    pub fn unknown_option(self, name: &str, known: &[&str]) -> Misuse {
+        let hint = match nearest(name, known) {
+            Some(meant) => did_you_mean(meant),
+            None => format!("known are {}", known.join(", ")),
+        };
+        self.misuse(format!("unknown option '{name}'; {hint}"))
     }
 
     pub fn number(self, lua: &Lua, value: &Value) -> Result<f64, Misuse> {
@@ -221,6 +231,17 @@ pub fn nearest<'a>(text: &str, words: &[&'a str]) -> Option<&'a str> {
     distances.min().filter(|(distance, word)| *distance <= 2 && *distance < word.len()).map(|(_, word)| word)
 }
 
+/// A function, or what has `__call`.
+pub fn is_callable(value: &Value) -> bool {
+    let metatable = match value {
+        Value::Function(_) => return true,
+        Value::Table(table) => table.metatable(),
+        Value::UserData(_) => return true,
+        _ => None,
+    };
+    metatable.is_some_and(|it| it.raw_get::<Value>("__call").is_ok_and(|call| !call.is_nil()))
+}
+
 /// A number in few digits.
 pub fn shown(number: f64) -> String {
     if number.abs() < 1e16 { number.to_string() } else { format!("{number:e}") }
@@ -233,6 +254,7 @@ pub fn type_name(value: &Value) -> &'static str {
         Value::LightUserData(_) => "userdata",
         Value::UserData(it) if it.is::<Connection>() => Connection::NAME,
         Value::UserData(it) if it.is::<Listener>() => Listener::NAME,
+        Value::UserData(it) if it.is::<UdpSocket>() => UdpSocket::NAME,
         Value::Other(_) => "cdata",
         other => other.type_name(),
     }

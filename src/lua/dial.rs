@@ -14,6 +14,7 @@ use crate::lua::args::Place;
 use crate::lua::args::shown;
 use crate::lua::connection::Connection;
 use crate::lua::options;
+use crate::lua::policy;
 use crate::lua::reply;
 use crate::lua::reply::Failure;
 use crate::lua::reply::Reply;
@@ -98,11 +99,14 @@ fn parse(
     if let (Host::Unix(_), Some(TlsClientOptions { verify: true, sni: None, .. })) = (&host, &options.tls) {
         return Err(Place::Option("tls").misuse(tls_options::NAMELESS));
     }
-    Ok(dial::Dial::new(&name, host, port, options, Instant::now()))
+    Ok(dial::Dial::new(&name, host, port, options, policy::of(lua), Instant::now()))
 }
 
 pub fn port_number(lua: &Lua, port: &Value) -> Result<u16, Misuse> {
-    let place = Place::Argument(2);
+    port_number_at(lua, Place::Argument(2), port)
+}
+
+pub fn port_number_at(lua: &Lua, place: Place<'_>, port: &Value) -> Result<u16, Misuse> {
     let number = place.whole(lua, port)?;
     if !(0.0..=65535.0).contains(&number) {
         return Err(place.misuse(format!("port out of range 0-65535: {}", shown(number))));

@@ -17,6 +17,7 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::lua::args::Misuse;
 use crate::lua::args::Place;
+use crate::lua::args::is_callable;
 use crate::lua::connection::Connection;
 use crate::lua::connection::Named;
 use crate::lua::connection::Receiver;
@@ -24,6 +25,7 @@ use crate::lua::connection::query;
 use crate::lua::connection::receiver;
 use crate::lua::dial::port_number;
 use crate::lua::options;
+use crate::lua::policy;
 use crate::lua::reply;
 use crate::lua::reply::Nothing;
 use crate::lua::reply::Reply;
@@ -41,11 +43,19 @@ impl Named for Listener {
 }
 
 /// A listener in the making, between its steps.
-pub struct Listen(pub listen::Listen);
+pub struct Listen {
+    pub net: listen::Listen,
+    /// Which of the functions it was called by.
+    op: &'static str,
+}
 
-/// Adds to `core`: `listen` and `listen_on`, `accept`, and `listener`, the methods that the world cannot make fail.
+/// Adds to `core`: `listen` and `serve`, and `listen_on` for both, `accept`, and `listener`, the methods that the world cannot make fail.
 pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
-    core.raw_set("listen", lua.create_function(begin)?)?;
+    let listen = |lua: &Lua, (host, port, options)| begin(lua, [host, port, options], None, "listen");
+    core.raw_set("listen", lua.create_function(listen)?)?;
+    let serve =
+        |lua: &Lua, (host, port, handler, options)| begin(lua, [host, port, options], Some(handler), "serve");
+    core.raw_set("serve", lua.create_function(serve)?)?;
     core.raw_set("listen_on", lua.create_function(go_on)?)?;
     core.raw_set("accept", lua.create_function(accept)?)?;
     let plain = lua.create_table()?;
@@ -79,15 +89,21 @@ pub fn register_type(lua: &Lua, runtime: &Table) -> mlua::Result<()> {
 }
 
 /// Step: where it has to wait, `more` is what to go on with.
-fn begin(lua: &Lua, (host, port, options): (Value, Value, Value)) -> mlua::Result<Reply<AnyUserData>> {
-    let mut listen = match parse(lua, &host, &port, &options) {
-        Ok(listen) => listen,
-        Err(misuse) => return reply::failed(lua, misuse.into(), "listen", None),
+fn begin(
+    lua: &Lua,
+    [host, port, options]: [Value; 3],
+    handler: Option<Value>,
+    op: &'static str,
+) -> mlua::Result<Reply<AnyUserData>> {
+    let net = match parse(lua, &host, &port, &options, handler) {
+        Ok(net) => net,
+        Err(misuse) => return reply::failed(lua, misuse.into(), op, None),
     };
-    match listen.step().transpose() {
+    let mut listen = Listen { net, op };
+    match listen.net.step().transpose() {
         Some(ended) => end(lua, &listen, ended),
         None => {
-            let more = Value::UserData(lua.create_any_userdata(Listen(listen))?);
+            let more = Value::UserData(lua.create_any_userdata(listen)?);
             Ok(reply::waiting(lua, Interest::Read, Deadline::NEVER, more))
         }
     }
@@ -95,25 +111,31 @@ fn begin(lua: &Lua, (host, port, options): (Value, Value, Value)) -> mlua::Resul
 
 /// Step: goes on where the name was being looked up.
 fn go_on(lua: &Lua, listen: AnyUserData) -> mlua::Result<Reply<AnyUserData>> {
-    let listen = &mut listen.borrow_mut::<Listen>()?.0;
-    match listen.step().transpose() {
-        Some(ended) => end(lua, listen, ended),
+    let mut listen = listen.borrow_mut::<Listen>()?;
+    match listen.net.step().transpose() {
+        Some(ended) => end(lua, &listen, ended),
         None => Ok(reply::waiting(lua, Interest::Read, Deadline::NEVER, Value::Nil)),
     }
 }
 
 fn end(
     lua: &Lua,
-    listen: &listen::Listen,
+    listen: &Listen,
     ended: Result<listen::Listener, Error>,
 ) -> mlua::Result<Reply<AnyUserData>> {
     match ended {
         Ok(net) => Ok(reply::done(lua.create_any_userdata(Listener { net })?)),
-        Err(error) => reply::failed(lua, error.into(), "listen", Some(listen.peer())),
+        Err(error) => reply::failed(lua, error.into(), listen.op, Some(listen.net.peer())),
     }
 }
 
-fn parse(lua: &Lua, host: &Value, port: &Value, options: &Value) -> Result<listen::Listen, Misuse> {
+fn parse(
+    lua: &Lua,
+    host: &Value,
+    port: &Value,
+    options: &Value,
+    handler: Option<Value>,
+) -> Result<listen::Listen, Misuse> {
     let place = Place::Argument(1);
     let name = place.text(lua, host)?;
     let at = match name.as_str() {
@@ -127,11 +149,21 @@ fn parse(lua: &Lua, host: &Value, port: &Value, options: &Value) -> Result<liste
         }
         (_, port) => port_number(lua, port)?,
     };
-    Ok(listen::Listen::new(&name, at, port, options::listen(lua, Place::Argument(3), options)?))
+    let options = match handler {
+        None => options::listen(lua, Place::Argument(3), options)?,
+        Some(handler) if is_callable(&handler) => options::serve(lua, Place::Argument(4), options)?,
+        Some(other) => return Err(Place::Argument(3).expected("function", &other)),
+    };
+    Ok(listen::Listen::new(&name, at, port, options, policy::of(lua)))
 }
 
 /// Step: the next connection.
-fn accept(lua: &Lua, (it, timeout): (Receiver<Listener>, Value)) -> mlua::Result<Reply<AnyUserData>> {
+///
+/// `is_taken`: others came before, and have to be waited for.
+fn accept(
+    lua: &Lua,
+    (it, timeout, is_taken): (Receiver<Listener>, Value, bool),
+) -> mlua::Result<Reply<AnyUserData>> {
     const OP: &str = "accept";
     let mut it = match receiver(it) {
         Ok(it) => it,
@@ -145,7 +177,11 @@ fn accept(lua: &Lua, (it, timeout): (Receiver<Listener>, Value)) -> mlua::Result
         Ok(limit) => limit,
         Err(misuse) => return reply::failed(lua, misuse.into(), OP, None),
     };
-    match it.net.accept() {
+    let accepted_now = match is_taken && !it.net.is_closed() {
+        true => Ok(Step::Wait(Interest::Read)),
+        false => it.net.accept(&policy::of(lua)),
+    };
+    match accepted_now {
         Ok(Step::Ready(connection)) => Ok(reply::done(accepted(lua, connection)?)),
         Ok(Step::Wait(interest)) => {
             let expiry = Deadline::after(Instant::now(), limit);

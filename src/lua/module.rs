@@ -10,12 +10,16 @@ use crate::lua::failure;
 use crate::lua::json;
 use crate::lua::legacy;
 use crate::lua::listener;
+use crate::lua::policy;
 use crate::lua::reactor;
 use crate::lua::reading;
 use crate::lua::reply;
+use crate::lua::resolve;
 use crate::lua::runtime;
 use crate::lua::state;
 use crate::lua::tls;
+use crate::lua::transfer;
+use crate::lua::udp;
 use crate::lua::wait;
 use crate::lua::writing;
 
@@ -33,15 +37,19 @@ pub fn load(lua: &Lua) -> mlua::Result<Table> {
     let core = lua.create_table()?;
     let marks = json::marks(lua)?;
     reply::register(lua, &core)?;
+    policy::register(lua, &core)?;
     failure::register(lua, &core)?;
     wait::register(lua, &core)?;
     reactor::register(lua, &core)?;
     listener::register(lua, &core)?;
     dial::register(lua, &core)?;
+    resolve::register(lua, &core)?;
+    udp::register(lua, &core)?;
     reading::register(lua, &core, &marks)?;
     writing::register(lua, &core, &marks)?;
     state::register(lua, &core)?;
     tls::register(lua, &core)?;
+    transfer::register(lua, &core)?;
     json::register(lua, &core, &marks)?;
     legacy::register(lua, &core)?;
     core.raw_set("version", env!("CARGO_PKG_VERSION"))?;
@@ -50,6 +58,7 @@ pub fn load(lua: &Lua) -> mlua::Result<Table> {
     let runtime = runtime::load(lua, &core)?;
     connection::register(lua, &runtime.connection)?;
     listener::register_type(lua, &runtime.listener)?;
+    udp::register_type(lua, &runtime.udp)?;
     lua.set_named_registry_value(COUNTS, &runtime.counts)?;
     lua.set_named_registry_value(MODULE, &runtime.module)?;
     Ok(runtime.module)

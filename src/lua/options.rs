@@ -82,11 +82,27 @@ const LISTEN: [&str; 14] = [
 
 /// The third argument of listen: nil or a table.
 pub fn listen(lua: &Lua, place: Place<'_>, value: &Value) -> Result<ListenOptions, Misuse> {
+    listen_with(lua, place, value, &LISTEN)
+}
+
+/// The fourth argument of serve. What the embedded Lua takes out of it is only checked here.
+pub fn serve(lua: &Lua, place: Place<'_>, value: &Value) -> Result<ListenOptions, Misuse> {
+    let mut known: Vec<_> = LISTEN.into_iter().chain(["max_connections", "on_error"]).collect();
+    known.sort_unstable();
+    listen_with(lua, place, value, &known)
+}
+
+fn listen_with(
+    lua: &Lua,
+    place: Place<'_>,
+    value: &Value,
+    known: &[&'static str],
+) -> Result<ListenOptions, Misuse> {
     let mut options = ListenOptions::default();
     match value {
         Value::Nil => {}
         Value::Table(table) => {
-            each_option_under(table, "", &LISTEN, &belongs_to(&tls_options::SERVER), |name, value| {
+            each_option_under(table, "", known, &belongs_to(&tls_options::SERVER), |name, value| {
                 let place = Place::Option(name);
                 match name {
                     "backlog" => options.backlog = place.int(lua, value, 1)?,
@@ -94,6 +110,11 @@ pub fn listen(lua: &Lua, place: Place<'_>, value: &Value) -> Result<ListenOption
                     "ipv6_only" => options.ipv6_only = place.boolean(value)?,
                     "handshake_timeout" => options.handshake_timeout = place.seconds(lua, value)?,
                     "tls" => options.tls = tls_options::server(lua, place, value)?,
+                    "max_connections" => {
+                        place.limit(lua, value, 1)?;
+                    }
+                    "on_error" if value.is_function() => {}
+                    "on_error" => return Err(place.expected("function", value)),
                     name => set_connection(lua, &mut options.connection, name, value)?,
                 }
                 Ok(())
@@ -140,7 +161,7 @@ pub fn set_format(lua: &Lua, format: &mut Format, name: &str, value: &Value) -> 
 
 pub const ENDIANS: [(&str, Endian); 2] = [("big", Endian::Big), ("little", Endian::Little)];
 
-fn family(lua: &Lua, place: Place<'_>, value: &Value) -> Result<Family, Misuse> {
+pub fn family(lua: &Lua, place: Place<'_>, value: &Value) -> Result<Family, Misuse> {
     place.word(lua, value, &[("any", Family::Any), ("ipv4", Family::Ipv4), ("ipv6", Family::Ipv6)])
 }
 

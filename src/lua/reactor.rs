@@ -13,6 +13,7 @@ use mlua::Value;
 
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::error::Stage;
 use crate::lua::connection::Connection;
 use crate::lua::connection::Remains;
 use crate::lua::dial::Dial;
@@ -20,8 +21,12 @@ use crate::lua::failure;
 use crate::lua::listener::Listen;
 use crate::lua::listener::Listener;
 use crate::lua::reply;
+use crate::lua::resolve::Resolve;
+use crate::lua::udp::Opening;
+use crate::lua::udp::UdpSocket;
 use crate::lua::wait::from_seconds;
 use crate::lua::wait::to_seconds;
+use crate::net;
 use crate::net::reactor::Reactor;
 use crate::net::timers::Timers;
 use crate::sys::poller::Woken;
@@ -159,8 +164,14 @@ fn watch(reactor: &Rc<Reactor>, target: &AnyUserData) -> mlua::Result<Watched> {
     } else if let Ok(mut it) = target.borrow_mut::<Dial>() {
         wake = it.net.wake(Instant::now());
         Some(it.net.watch(reactor))
+    } else if let Ok(mut it) = target.borrow_mut::<UdpSocket>() {
+        it.net.watch(reactor)
+    } else if let Ok(mut it) = target.borrow_mut::<Resolve>() {
+        it.net.watch(reactor)
     } else if let Ok(mut it) = target.borrow_mut::<Listen>() {
-        it.0.watch(reactor)
+        it.net.resolve().and_then(|resolve| resolve.watch(reactor))
+    } else if let Ok(mut it) = target.borrow_mut::<Opening>() {
+        it.net.resolve().and_then(|resolve| resolve.watch(reactor))
     } else {
         Some(target.borrow_mut::<Remains>()?.0.watch(reactor))
     };
@@ -185,8 +196,16 @@ pub fn cut(lua: &Lua, (target, op, cause): (Value, String, Integer)) -> mlua::Re
         };
         (error, it.net.peer())
     } else if let Ok(mut it) = target.borrow_mut::<Listen>() {
-        it.0.abandon();
-        (cause.error(), it.0.peer())
+        it.net.abandon();
+        (cause.error(), it.net.peer())
+    } else if let Ok(mut it) = target.borrow_mut::<Resolve>() {
+        (cause.of_look_up(&mut it.net), it.net.peer())
+    } else if let Ok(mut it) = target.borrow_mut::<Opening>() {
+        let error = it.net.resolve().map_or_else(|| cause.error(), |resolve| cause.of_look_up(resolve));
+        (error, it.net.peer())
+    } else if let Ok(it) = target.borrow::<UdpSocket>() {
+        let peer = it.net.peer().map(|peer| peer.to_string());
+        return failure::object(lua, &cause.error(), &op, peer);
     } else if let Ok(it) = target.borrow::<Listener>() {
         (cause.error(), it.net.address().to_string())
     } else {
@@ -211,6 +230,11 @@ impl Cause {
             2 => Cause::Cancelled,
             _ => Cause::Overdue,
         }
+    }
+
+    fn of_look_up(self, resolve: &mut net::resolve::Resolve) -> Error {
+        let expired = resolve.expire();
+        if let Cause::Time = self { expired } else { self.error().with_stage(Stage::Resolve) }
     }
 
     pub fn error(self) -> Error {

@@ -14,11 +14,12 @@ macro_rules! chunk {
     };
 }
 
-/// The module's table, what the metatables of connections and listeners need, and what the specs count with.
+/// The module's table, what the metatables of connections, listeners and sockets need, and what the specs count with.
 pub struct Runtime {
     pub module: Table,
     pub connection: Table,
     pub listener: Table,
+    pub udp: Table,
     pub counts: Function,
 }
 
@@ -40,8 +41,32 @@ pub fn load(lua: &Lua, core: &Table) -> mlua::Result<Runtime> {
     let coroutines: Table = run(chunk!("coroutines.lua")).call((core, &errors, suspension, &looping))?;
     let tasks: Table =
         run(chunk!("tasks.lua")).call((core, &errors, &contexts, scopes, &looping, &waiting, coroutines))?;
-    let queue: Function = run(chunk!("queue.lua")).call((core, &errors, &contexts, &looping))?;
-    let listener = run(chunk!("server.lua")).call((core, &errors, &looping, &waiting, &connection))?;
-    let module = run(chunk!("module.lua")).call((core, &errors, &looping, waiting, tasks, queue))?;
-    Ok(Runtime { module, connection, listener, counts: looping.raw_get("counts")? })
+    let queue: Function = run(chunk!("queue.lua")).call((core, &errors, &contexts, &looping, &waiting))?;
+    let establish: Function = run(chunk!("establish.lua")).call((core, &errors, &waiting))?;
+    let listener: Table =
+        run(chunk!("listener.lua")).call((core, &errors, &looping, &waiting, &connection))?;
+    let server: Table = run(chunk!("server.lua")).call((
+        core,
+        &errors,
+        &contexts,
+        &looping,
+        &establish,
+        &waiting,
+        &tasks,
+        &listener,
+        &connection,
+    ))?;
+    let copy: Function = run(chunk!("copy.lua")).call((core, &errors, &looping, &connection))?;
+    let udp: Table = run(chunk!("udp.lua")).call((
+        core,
+        &errors,
+        contexts,
+        &looping,
+        &establish,
+        &waiting,
+        &connection,
+    ))?;
+    let module = run(chunk!("module.lua"))
+        .call((core, &errors, &looping, establish, tasks, queue, server, &udp, copy))?;
+    Ok(Runtime { module, connection, listener, udp, counts: looping.raw_get("counts")? })
 }

@@ -17,7 +17,6 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::lua::args::Misuse;
 use crate::lua::args::Place;
-use crate::lua::args::nearest;
 use crate::lua::connection::Call;
 use crate::lua::connection::Connection;
 use crate::lua::connection::Receiver;
@@ -47,6 +46,7 @@ pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
     query(lua, &plain, "is_tls", |it: &mut Connection| it.net.is_tls())?;
     query(lua, &plain, "buffered", |it: &mut Connection| it.net.buffered())?;
     core.raw_set("plain", plain)?;
+    query(lua, core, "has_left", |it: &mut Connection| it.net.has_left())?;
     closing(lua, core)?;
 
     let fallible = lua.create_table()?;
@@ -239,13 +239,8 @@ const OPTIONS: [&str; 11] = [
 fn option_name(lua: &Lua, name: &Value) -> Result<&'static str, Misuse> {
     let place = Place::Argument(1);
     let name = place.text(lua, name)?;
-    OPTIONS.iter().find(|known| **known == name).copied().ok_or_else(|| {
-        let hint = match nearest(&name, &OPTIONS) {
-            Some(meant) => format!("did you mean '{meant}'?"),
-            None => format!("known are {}", OPTIONS.join(", ")),
-        };
-        place.misuse(format!("unknown option '{name}'; {hint}"))
-    })
+    let known = OPTIONS.iter().find(|known| **known == name);
+    known.copied().ok_or_else(|| place.unknown_option(&name, &OPTIONS))
 }
 
 fn set_option(lua: &Lua, it: &mut Connection, name: &'static str, value: &Value) -> Result<(), Failure> {

@@ -15,6 +15,7 @@ use crate::lua::connection::Connection;
 use crate::lua::connection::Receiver;
 use crate::lua::connection::query;
 use crate::lua::connection::receiver;
+use crate::lua::policy;
 use crate::lua::reply;
 use crate::lua::reply::Failure;
 use crate::lua::reply::Nothing;
@@ -87,7 +88,7 @@ fn start_tls(lua: &Lua, (it, options): (Receiver, Value)) -> mlua::Result<Reply<
     let begun = match net.is_upgrading() {
         true => Ok(()),
         false if net.is_tls() && !net.is_closed() => Err(Misuse::secure().into()),
-        false => begin(net, &options),
+        false => begin(lua, net, &options),
     };
     match begun.and_then(|()| Ok(net.begin_handshake()?)) {
         Ok(None) => Ok(reply::done(Nothing::None)),
@@ -109,7 +110,8 @@ fn may_go_on(net: &Net) -> bool {
         && !net.reading.deadline.earliest(net.handshake_deadline()).passed(Instant::now())
 }
 
-fn begin(net: &mut Net, options: &UpgradeOptions) -> Result<(), Failure> {
+fn begin(lua: &Lua, net: &mut Net, options: &UpgradeOptions) -> Result<(), Failure> {
+    options.files().try_for_each(|_| policy::of(lua).check_files())?;
     if let UpgradeSide::Client(TlsClientOptions { verify: true, sni: None, .. }) = &options.tls
         && matches!(net.ends().remote, Address::Unix(_))
         && !net.is_closed()

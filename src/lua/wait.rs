@@ -19,6 +19,10 @@ use crate::lua::listener::Listen;
 use crate::lua::listener::Listener;
 use crate::lua::reactor;
 use crate::lua::reply;
+use crate::lua::resolve::Resolve;
+use crate::lua::udp::Opening;
+use crate::lua::udp::UdpSocket;
+use crate::net;
 use crate::step::Interest;
 use crate::sys::poller;
 use crate::sys::poller::Source;
@@ -94,8 +98,21 @@ fn block(_: &Lua, (target, interest, expiry): (Value, Integer, Option<f64>)) -> 
     if let Ok(listener) = target.borrow::<Listener>() {
         return fd(listener.net.descriptor(), &[Interest::Read], Deadline::NEVER);
     }
-    if let Ok(listen) = target.borrow::<Listen>() {
-        return fd(listen.0.descriptor(), &[Interest::Read], Deadline::NEVER);
+    if let Ok(socket) = target.borrow::<UdpSocket>() {
+        let interest = if interest == code(Interest::Write) { Interest::Write } else { Interest::Read };
+        return fd(socket.net.descriptor(), &[interest], Deadline::NEVER);
+    }
+    let look_up = |resolve: Option<&mut net::resolve::Resolve>| {
+        fd(resolve.as_ref().and_then(|it| it.descriptor()), &[Interest::Read], Deadline::NEVER)
+    };
+    if let Ok(mut listen) = target.borrow_mut::<Listen>() {
+        return look_up(listen.net.resolve());
+    }
+    if let Ok(mut opening) = target.borrow_mut::<Opening>() {
+        return look_up(opening.net.resolve());
+    }
+    if let Ok(mut resolve) = target.borrow_mut::<Resolve>() {
+        return look_up(Some(&mut resolve.net));
     }
     let net = &target.borrow::<Connection>()?.net;
     let interests: &[_] = match interest == code(Interest::Write) {

@@ -14,6 +14,7 @@ use mlua::MultiValue;
 use mlua::Table;
 use mlua::Value;
 
+use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::frame::packet;
 use crate::json;
@@ -26,6 +27,7 @@ use crate::lua::reactor::Cause;
 use crate::lua::reply;
 use crate::lua::reply::Failure;
 use crate::lua::reply::Reply;
+use crate::net::connection;
 use crate::net::connection::Cut;
 use crate::net::connection::Piece;
 use crate::net::connection::Ticket;
@@ -91,7 +93,7 @@ fn writing(
         match step(lua, &mut it, first, others) {
             Ok(Written::Whole(sent)) => Ok(reply::done(sent)),
             Ok(Written::Queued(ticket, interest)) => {
-                Ok(reply::waiting(lua, interest, expiry(&it), Value::Integer(ticket as Integer)))
+                Ok(reply::waiting(lua, interest, expiry(&it.net), Value::Integer(ticket as Integer)))
             }
             Err(failure) => reply::failed(lua, failure.of_write(), name, Some(it.net.peer())),
         }
@@ -99,8 +101,9 @@ fn writing(
     methods.raw_set(name, function)
 }
 
-fn expiry(it: &Connection) -> crate::deadline::Deadline {
-    it.net.writing.expiry(it.net.writing.timeout)
+/// When a write that begins now has to end.
+pub fn expiry(it: &connection::Connection) -> Deadline {
+    it.writing.expiry(it.writing.timeout)
 }
 
 /// Step: goes on with a queued write. While it waits, `more` says whether bytes left in this step.

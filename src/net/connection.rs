@@ -26,6 +26,7 @@ use crate::net::reading::Search;
 use crate::net::remains::Remains;
 use crate::net::stream::Source;
 use crate::net::stream::Stream;
+use crate::net::transfer::Pump;
 use crate::options::ConnectionOptions;
 use crate::options::Format;
 use crate::options::Keepalive;
@@ -34,6 +35,7 @@ use crate::step::Step;
 use crate::sys::input::Input;
 use crate::sys::socket::Socket;
 
+pub use crate::net::outbox::Body;
 pub use crate::net::outbox::Cut;
 pub use crate::net::outbox::Piece;
 pub use crate::net::outbox::Ticket;
@@ -48,6 +50,8 @@ pub struct Connection {
     pub(super) ends: Ends,
     origin: Origin,
     pub(super) is_tls: bool,
+    /// Of a closed one: whether the peer had left before.
+    had_left: bool,
     pub format: Format,
     pub reading: Time,
     pub writing: Time,
@@ -137,6 +141,7 @@ impl Connection {
             ends,
             origin,
             is_tls: false,
+            had_left: false,
             format: Format::default(),
             reading: Time::default(),
             writing: Time::default(),
@@ -167,15 +172,20 @@ impl Connection {
             return Ok(Written::Whole(sent));
         }
         self.writing.note_wait(interest);
-        Ok(Written::Queued(self.outbox.push(pieces(), sent, cut, self.writing.timeout), interest))
+        Ok(Written::Queued(self.outbox.push(Body::of(pieces()), sent, cut, self.writing.timeout), interest))
     }
 
     /// As `write`, for bytes that last already.
     pub fn write_pieces(&mut self, pieces: Vec<Piece>, cut: Cut) -> Result<Written, Error> {
+        self.write_body(Body::of(pieces), cut)
+    }
+
+    /// As `write`, for what need not be in memory.
+    pub fn write_body(&mut self, body: Body, cut: Cut) -> Result<Written, Error> {
         let stream = self.stream.as_mut().ok_or_else(Error::closed_here)?;
         stream.check_output().map_err(|error| error.with_written(0))?;
         stream.set_unfinished(false);
-        let ticket = self.outbox.push(pieces, 0, cut, self.writing.timeout);
+        let ticket = self.outbox.push(body, 0, cut, self.writing.timeout);
         Ok(match self.continue_write(ticket, &mut false)? {
             Step::Ready(sent) => Written::Whole(sent),
             Step::Wait(interest) => Written::Queued(ticket, interest),
@@ -209,7 +219,11 @@ impl Connection {
                 },
                 // What is sealed of it has still to leave.
                 true => stream.settle(&mut self.buffer).map(|step| step.map(|()| 0)),
-                false => stream.send(&write.slices(), write.cut.most(), &mut self.buffer),
+                false => match &mut write.body {
+                    Body::Pieces(pieces) => stream.send(&pieces.slices(), write.cut.most(), &mut self.buffer),
+                    Body::Part(part) => stream.send_part(part, &mut self.buffer),
+                    Body::Piped(pump, left) => stream.send_piped(pump, *left, &mut self.buffer),
+                },
             };
             match step {
                 Ok(Step::Ready(count)) => {
@@ -285,7 +299,7 @@ impl Connection {
         if self.outbox.is_empty() && self.stream.as_ref().is_none_or(Stream::is_settled) {
             return Ok(None);
         }
-        let ticket = self.outbox.push(Vec::new(), 0, Cut::EndsOutput, self.writing.timeout);
+        let ticket = self.outbox.push(Body::nothing(), 0, Cut::EndsOutput, self.writing.timeout);
         Ok(match self.continue_write(ticket, &mut false)? {
             Step::Ready(_) => None,
             Step::Wait(interest) => Some((ticket, interest)),
@@ -297,6 +311,19 @@ impl Connection {
         if let Some(stream) = &mut self.stream {
             stream.end_output();
         }
+    }
+
+    /// Moves what has arrived into a pipe; what was read before has to be taken first. 0: the end of the stream.
+    pub fn pipe_in(&mut self, pump: &Pump, count: usize) -> Result<Step<usize>, Error> {
+        let stream = self.stream.as_mut().ok_or_else(Error::closed_here)?;
+        let step = stream.pipe_in(pump, count)?;
+        self.reading.waits_for = if let Step::Wait(_) = step { Some(Interest::Read) } else { None };
+        Ok(step)
+    }
+
+    /// Whether the kernel may move its bytes.
+    pub fn can_be_piped(&self) -> bool {
+        self.stream.as_ref().is_some_and(Stream::can_be_piped)
     }
 
     /// Has the loop tell of it as it told of the dial.
@@ -319,6 +346,7 @@ impl Connection {
     /// client's whose server has tickets to send, and one with sealed bytes, which were reported as sent.
     pub fn close(&mut self) -> Option<Remains> {
         let mut stream = self.stream.take()?;
+        self.had_left = stream.has_left();
         if self.outbox.is_in_the_middle() {
             // Half of it must not look like the whole.
             stream.cut_output();
@@ -368,6 +396,11 @@ impl Connection {
 
     pub fn is_closed(&self) -> bool {
         self.stream.is_none()
+    }
+
+    /// Whether the peer has left, before this side closed.
+    pub fn has_left(&self) -> bool {
+        self.stream.as_ref().map_or(self.had_left, Stream::has_left)
     }
 
     /// The nearest moment at which an operation has to end, be it over already.

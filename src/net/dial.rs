@@ -30,8 +30,13 @@ use crate::net::race::Race;
 use crate::net::race::Watched;
 use crate::net::reactor::Reactor;
 use crate::net::reactor::Registration;
+use crate::net::resolve::no_address;
+use crate::net::resolve::unresolved;
 use crate::options::ConnectOptions;
 use crate::options::Family;
+use crate::policy::Policy;
+use crate::policy::Purpose;
+use crate::policy::entry::Wanted;
 use crate::step::Interest;
 use crate::step::Step;
 use crate::sys::poller::Source;
@@ -45,6 +50,7 @@ pub struct Dial {
     host: String,
     port: Option<u16>,
     options: ConnectOptions,
+    policy: Policy,
     /// Set from the first step on, if TLS is wanted.
     tls: Option<ClientConfig>,
     state: State,
@@ -77,8 +83,16 @@ const UNIX_RETRY: Duration = Duration::from_millis(10);
 
 impl Dial {
     /// `name` is the host as the script wrote it.
-    pub fn new(name: &str, host: Host, port: u16, options: ConnectOptions, now: Instant) -> Self {
+    pub fn new(
+        name: &str,
+        host: Host,
+        port: u16,
+        options: ConnectOptions,
+        policy: Policy,
+        now: Instant,
+    ) -> Self {
         Self {
+            policy,
             host: name.into(),
             port: (!matches!(host, Host::Unix(_))).then_some(port),
             deadline: Deadline::after(now, options.timeout),
@@ -96,10 +110,14 @@ impl Dial {
     }
 
     fn advance(&mut self, now: Instant) -> Result<Option<Connection>, Error> {
-        if let (State::Start(_), Some(tls)) = (&self.state, &self.options.tls) {
+        if let State::Start(host) = &self.state {
             // What is wrong with the options is told before anything is sent.
-            session::check_name(&self.server_name())?;
-            self.tls = Some(ClientConfig::of(tls)?);
+            self.policy.check(Purpose::Reach, host, Wanted::Port(self.port()))?;
+            if let Some(tls) = &self.options.tls {
+                session::check_name(&self.server_name())?;
+                tls.files().try_for_each(|_| self.policy.check_files())?;
+                self.tls = Some(ClientConfig::of(tls)?);
+            }
         }
         loop {
             self.state = match std::mem::replace(&mut self.state, State::Over) {
@@ -109,7 +127,7 @@ impl Dial {
                     let lookup = lookup.map_err(|e| Error::from_io(&e).with_stage(Stage::Resolve))?;
                     State::Resolving(Watched::not_yet(lookup))
                 }
-                State::Start(Host::Unix(path)) => State::Unix(path),
+                State::Start(Host::Unix(path)) => State::Unix(self.policy.path(Purpose::Reach, &path)?),
                 State::Resolving(lookup) => match lookup.it.poll() {
                     Some(answer) => self.race(answer.map_err(|e| unresolved(&e))?, now)?,
                     None => {
@@ -240,20 +258,19 @@ impl Dial {
         let usable = addresses.into_iter().filter(|address| {
             self.options.family.admits(address) && bound.is_none_or(|it| it.is_ipv4() == address.is_ipv4())
         });
-        let race = Race::of(usable, now);
+        let wanted = Wanted::Port(self.port());
+        let usable = self.policy.filter(Purpose::Reach, &self.host, usable.collect(), wanted)?;
+        let race = Race::of(usable.into_iter(), now);
         if race.is_over() {
-            return Err(Error::new(Kind::Resolve, self.no_address()).with_stage(Stage::Resolve));
+            return Err(match (self.options.family, bound) {
+                (Family::Any, Some(_)) => {
+                    let message = "the host has no address of the family of 'bind'";
+                    Error::new(Kind::Resolve, message).with_stage(Stage::Resolve)
+                }
+                (family, _) => no_address(family),
+            });
         }
         Ok(State::Racing(race))
-    }
-
-    fn no_address(&self) -> &'static str {
-        match (self.options.family, self.options.bind) {
-            (Family::Ipv4, _) => "the host has no IPv4 address",
-            (Family::Ipv6, _) => "the host has no IPv6 address",
-            (Family::Any, Some(_)) => "the host has no address of the family of 'bind'",
-            (Family::Any, None) => "the host has no address",
-        }
     }
 
     /// A socket is connected: that is all, or TLS begins.
@@ -291,17 +308,6 @@ fn of_handshake(error: Error) -> Error {
     if error.stage().is_some() { error } else { error.with_stage(Stage::Handshake) }
 }
 
-/// The resolver's words, without std's preface; or the system's, if it kept the resolver from asking.
-pub fn unresolved(error: &io::Error) -> Error {
-    if error.raw_os_error().is_some() {
-        return Error::from_io(error).with_stage(Stage::Resolve);
-    }
-    let text = error.to_string();
-    let reason = text.rsplit(": ").next().unwrap_or_default();
-    let message = format!("the name cannot be resolved ({})", reason.to_lowercase());
-    Error::new(Kind::Resolve, message).with_stage(Stage::Resolve)
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
@@ -314,13 +320,15 @@ mod tests {
     use crate::sys::poller;
 
     fn dial(name: &str, port: u16, options: ConnectOptions) -> Result<Connection, Error> {
-        finish(Dial::new(name, Host::parse(name).unwrap(), port, options, Instant::now()))
+        let host = Host::parse(name).unwrap();
+        finish(Dial::new(name, host, port, options, Policy::default(), Instant::now()))
     }
 
     fn race(addresses: &[SocketAddr], timeout: u64) -> Result<Connection, Error> {
         let options = ConnectOptions { timeout: Some(Duration::from_millis(timeout)), ..Default::default() };
         let now = Instant::now();
-        let mut dial = Dial::new("test", Host::Name("test".into()), 1, options, now);
+        let host = Host::Name("test".into());
+        let mut dial = Dial::new("test", host, 1, options, Policy::default(), now);
         dial.state = dial.race(addresses.to_vec(), now).unwrap();
         finish(dial)
     }

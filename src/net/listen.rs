@@ -19,19 +19,22 @@ use crate::address::Host;
 use crate::address::peer_name;
 use crate::error::Error;
 use crate::error::Kind;
-use crate::error::Stage;
 use crate::net::connection::Connection;
 use crate::net::connection::Ends;
 use crate::net::connection::Origin;
-use crate::net::dial::unresolved;
 use crate::net::reactor::Reactor;
 use crate::net::reactor::Registration;
+use crate::net::resolve::Resolve;
+use crate::net::resolve::no_address;
 use crate::options::ConnectionOptions;
+use crate::options::Family;
 use crate::options::ListenOptions;
 use crate::options::TlsServerOptions;
+use crate::policy::Policy;
+use crate::policy::Purpose;
+use crate::policy::entry::Wanted;
 use crate::step::Step;
 use crate::sys::listener;
-use crate::sys::resolver::Lookup;
 use crate::sys::socket::Socket;
 use crate::tls::config::ServerConfig;
 use crate::tls::session::Session;
@@ -50,56 +53,56 @@ pub struct Listen {
     name: String,
     port: Option<u16>,
     options: ListenOptions,
+    policy: Policy,
     /// Set from the first step on, if TLS is wanted.
     tls: Option<Tls>,
     state: State,
-    /// Set once the loop watches the look-up.
-    registration: Option<Registration>,
 }
 
 enum State {
     Start(Place),
-    Resolving(Lookup),
+    Resolving(Resolve),
     Over,
 }
 
 impl Listen {
-    pub fn new(name: &str, place: Place, port: u16, options: ListenOptions) -> Self {
+    pub fn new(name: &str, place: Place, port: u16, options: ListenOptions, policy: Policy) -> Self {
         let port = (!matches!(place, Place::At(Host::Unix(_)))).then_some(port);
-        Self { name: name.into(), port, options, tls: None, state: State::Start(place), registration: None }
+        Self { name: name.into(), port, options, policy, tls: None, state: State::Start(place) }
     }
 
     /// `None`: the look-up is under way, and `descriptor` says when it is done.
     pub fn step(&mut self) -> Result<Option<Listener>, Error> {
         if let (State::Start(_), Some(options)) = (&self.state, &self.options.tls) {
             let options = options.clone();
+            options.files().try_for_each(|_| self.policy.check_files())?;
             self.tls = Some(Tls { config: ServerConfig::of(&options)?, options });
         }
         let port = self.port.unwrap_or_default();
         match std::mem::replace(&mut self.state, State::Over) {
             State::Start(Place::Everywhere) => {
+                self.policy.check_everywhere(Wanted::Port(port))?;
                 self.finish(listener::Listener::bind_all(port, &self.options), None)
             }
-            State::Start(Place::At(Host::Ip(ip))) => {
-                self.finish(listener::Listener::bind(&SocketAddr::new(ip, port), &self.options), None)
-            }
             State::Start(Place::At(Host::Unix(path))) => {
-                self.finish(listener::Listener::bind_unix(&path, &self.options), Some(path))
+                let real = self.policy.path(Purpose::Listen, &path)?;
+                self.finish(listener::Listener::bind_unix(&real, &self.options), Some(path))
             }
-            State::Start(Place::At(Host::Name(name))) => {
-                let lookup = Lookup::start(name, port);
-                let lookup = lookup.map_err(|error| Error::from_io(&error).with_stage(Stage::Resolve))?;
-                self.state = State::Resolving(lookup);
+            State::Start(Place::At(host)) => {
+                self.go_on(Resolve::new(&self.name, host, self.port, self.policy.clone()).for_listening())
+            }
+            State::Resolving(resolve) => self.go_on(resolve),
+            State::Over => Err(Error::closed_here()),
+        }
+    }
+
+    fn go_on(&mut self, mut resolve: Resolve) -> Result<Option<Listener>, Error> {
+        match resolve.step()? {
+            Some(addresses) => self.bind_first(addresses),
+            None => {
+                self.state = State::Resolving(resolve);
                 Ok(None)
             }
-            State::Resolving(lookup) => match lookup.poll() {
-                Some(answer) => self.bind_first(answer.map_err(|error| unresolved(&error))?),
-                None => {
-                    self.state = State::Resolving(lookup);
-                    Ok(None)
-                }
-            },
-            State::Over => Err(Error::closed_here()),
         }
     }
 
@@ -115,7 +118,7 @@ impl Listen {
         }
         match first {
             Some(error) => Err(Error::from_listen(&error)),
-            None => Err(Error::new(Kind::Resolve, "the host has no address").with_stage(Stage::Resolve)),
+            None => Err(no_address(Family::Any)),
         }
     }
 
@@ -136,28 +139,14 @@ impl Listen {
     /// Gives the look-up up.
     pub fn abandon(&mut self) {
         self.state = State::Over;
-        self.registration = None;
     }
 
-    /// Readable once the look-up is done.
-    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        match &self.state {
-            State::Resolving(lookup) => Some(lookup.as_fd()),
+    /// The look-up under way.
+    pub fn resolve(&mut self) -> Option<&mut Resolve> {
+        match &mut self.state {
+            State::Resolving(resolve) => Some(resolve),
             _ => None,
         }
-    }
-
-    /// Has the loop watch the look-up; the slot is where it is told. `None`: there is nothing to wait for.
-    pub fn watch(&mut self, reactor: &Rc<Reactor>) -> Option<io::Result<usize>> {
-        let State::Resolving(lookup) = &self.state else { return None };
-        if self.registration.is_none() {
-            let registration = Registration::of_any(reactor);
-            if let Err(error) = registration.add(lookup.as_fd()) {
-                return Some(Err(error));
-            }
-            self.registration = Some(registration);
-        }
-        self.registration.as_ref().map(|registration| Ok(registration.slot()))
     }
 
     /// How error messages name the place.
@@ -190,7 +179,9 @@ struct Open {
 
 impl Listener {
     /// The next connection.
-    pub fn accept(&mut self) -> Result<Step<Connection>, Error> {
+    ///
+    /// `policy`: whether TLS's files may be read again.
+    pub fn accept(&mut self, policy: &Policy) -> Result<Step<Connection>, Error> {
         let open = self.open.as_ref().ok_or_else(closed)?;
         let failed = |error: io::Error| Error::from_io(&error);
         loop {
@@ -204,7 +195,9 @@ impl Listener {
                 other => other.map_err(failed)?,
             };
             if let Some(tls) = &mut self.tls {
-                tls.config.renew(&tls.options);
+                if policy.allows_files() {
+                    tls.config.renew(&tls.options);
+                }
                 connection.secure(Session::server(&tls.config)?, self.handshake_timeout);
             }
             return Ok(Step::Ready(connection));
@@ -285,20 +278,22 @@ mod tests {
 
     fn listen(name: &str, options: ListenOptions) -> Result<Listener, Error> {
         let place = if name == "*" { Place::Everywhere } else { Place::At(Host::parse(name).unwrap()) };
-        Listen::new(name, place, 0, options).step().map(Option::unwrap)
+        Listen::new(name, place, 0, options, Policy::default()).step().map(Option::unwrap)
     }
 
     #[test]
     fn a_connection_is_accepted_and_knows_its_ends() {
         let mut listener = listen("127.0.0.1", ListenOptions::default()).unwrap();
-        assert!(matches!(listener.accept().unwrap(), Step::Wait(Interest::Read)));
+        assert!(matches!(listener.accept(&Policy::default()).unwrap(), Step::Wait(Interest::Read)));
         let port = listener.address().port().unwrap();
         let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        let Step::Ready(connection) = listener.accept().unwrap() else { panic!("nothing came") };
+        let Step::Ready(connection) = listener.accept(&Policy::default()).unwrap() else {
+            panic!("nothing came")
+        };
         assert_eq!(connection.ends().remote, Address::Ip(client.local_addr().unwrap()));
         assert_eq!(connection.ends().local.port(), Some(port));
         listener.close();
-        assert_eq!(listener.accept().err().unwrap().kind(), Kind::Closed);
+        assert_eq!(listener.accept(&Policy::default()).err().unwrap().kind(), Kind::Closed);
     }
 
     #[test]
@@ -315,7 +310,8 @@ mod tests {
         let taken = listen("127.0.0.1", ListenOptions::default()).unwrap();
         let Address::Ip(address) = *taken.address() else { panic!("no address") };
         let host = Place::At(Host::Ip(address.ip()));
-        let mut again = Listen::new("127.0.0.1", host, address.port(), ListenOptions::default());
+        let options = ListenOptions::default();
+        let mut again = Listen::new("127.0.0.1", host, address.port(), options, Policy::default());
         assert_eq!(again.step().err().unwrap().kind(), Kind::AddressInUse);
     }
 
@@ -340,7 +336,9 @@ mod tests {
         let mut listener = listen("127.0.0.1", ListenOptions::default()).unwrap();
         let mut client = TcpStream::connect(("127.0.0.1", listener.address().port().unwrap())).unwrap();
         client.write_all(b"more than is read").unwrap();
-        let Step::Ready(mut connection) = listener.accept().unwrap() else { panic!("nothing came") };
+        let Step::Ready(mut connection) = listener.accept(&Policy::default()).unwrap() else {
+            panic!("nothing came")
+        };
         let written = connection.write(
             &[io::IoSlice::new(b"answer")],
             crate::net::connection::Cut::MayContinue,

@@ -2,11 +2,13 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::rc::Rc;
 use std::time::Duration;
 
-use crate::tls::session::RECORD;
-
+use crate::net::transfer::Part;
+use crate::net::transfer::Pump;
 use crate::sys::socket::MAX_SLICES;
+use crate::tls::session::RECORD;
 
 /// Bytes that stay where they are, so that a large string of the script is sent without being copied.
 pub type Piece = Box<dyn AsRef<[u8]>>;
@@ -37,15 +39,42 @@ pub struct Write {
     pub cut: Cut,
     /// What it may take, from its call on or from when bytes moved last.
     limit: Option<Duration>,
+    pub body: Body,
+    sent: usize,
+}
+
+/// Where the bytes of a write come from.
+pub enum Body {
+    Pieces(Pieces),
+    Part(Box<Part>),
+    /// So many bytes in a pipe.
+    Piped(Rc<Pump>, usize),
+}
+
+pub struct Pieces {
     pieces: Vec<Piece>,
     /// The first piece that is not sent whole, and how much of it is sent.
     piece: usize,
     offset: usize,
-    sent: usize,
-    total: usize,
+    left: usize,
 }
 
-impl Write {
+impl Body {
+    pub fn nothing() -> Self {
+        Body::of(Vec::new())
+    }
+
+    pub fn of(pieces: Vec<Piece>) -> Self {
+        Body::Pieces(Pieces::new(pieces))
+    }
+}
+
+impl Pieces {
+    fn new(pieces: Vec<Piece>) -> Self {
+        let left = pieces.iter().map(|piece| (**piece).as_ref().len()).sum();
+        Self { pieces, piece: 0, offset: 0, left }
+    }
+
     /// The next slices to send.
     pub fn slices(&self) -> Vec<IoSlice<'_>> {
         let rest = self.pieces[self.piece..].iter().map(|piece| (**piece).as_ref());
@@ -53,9 +82,9 @@ impl Write {
         rest.zip(skips).take(MAX_SLICES).map(|(bytes, skip)| IoSlice::new(&bytes[skip..])).collect()
     }
 
-    pub fn advance(&mut self, mut count: usize) {
-        self.sent += count;
-        debug_assert!(self.sent <= self.total);
+    fn advance(&mut self, mut count: usize) {
+        debug_assert!(count <= self.left);
+        self.left -= count;
         while self.piece < self.pieces.len() {
             let left = (*self.pieces[self.piece]).as_ref().len() - self.offset;
             if count < left {
@@ -67,13 +96,31 @@ impl Write {
             self.offset = 0;
         }
     }
+}
+
+impl Write {
+    /// So many bytes have left.
+    pub fn advance(&mut self, count: usize) {
+        self.sent += count;
+        match &mut self.body {
+            Body::Pieces(pieces) => pieces.advance(count),
+            // It has taken note.
+            Body::Part(_) => {}
+            Body::Piped(_, left) => *left -= count,
+        }
+    }
 
     pub fn sent(&self) -> usize {
         self.sent
     }
 
     pub fn is_done(&self) -> bool {
-        self.sent == self.total || self.cut == Cut::Some && self.sent > 0
+        let is_empty = match &self.body {
+            Body::Pieces(pieces) => pieces.left == 0,
+            Body::Part(part) => part.is_done(),
+            Body::Piped(_, left) => *left == 0,
+        };
+        is_empty || self.cut == Cut::Some && self.sent > 0
     }
 }
 
@@ -85,10 +132,9 @@ pub struct Outbox {
 
 impl Outbox {
     /// Queues a write of which `sent` bytes have left already.
-    pub fn push(&mut self, pieces: Vec<Piece>, sent: usize, cut: Cut, limit: Option<Duration>) -> Ticket {
+    pub fn push(&mut self, body: Body, sent: usize, cut: Cut, limit: Option<Duration>) -> Ticket {
         self.last += 1;
-        let total = pieces.iter().map(|piece| (**piece).as_ref().len()).sum();
-        let mut write = Write { ticket: self.last, cut, limit, pieces, piece: 0, offset: 0, sent: 0, total };
+        let mut write = Write { ticket: self.last, cut, limit, body, sent: 0 };
         write.advance(sent);
         self.writes.push_back(write);
         self.last
@@ -97,7 +143,7 @@ impl Outbox {
     /// Queues a write of nothing before all others, none of which has begun.
     pub fn push_first(&mut self) -> Ticket {
         debug_assert!(self.writes.front().is_none_or(|write| write.sent == 0));
-        let ticket = self.push(Vec::new(), 0, Cut::EndsOutput, None);
+        let ticket = self.push(Body::nothing(), 0, Cut::EndsOutput, None);
         self.writes.rotate_right(1);
         ticket
     }
@@ -145,12 +191,13 @@ impl Outbox {
 mod tests {
     use super::*;
 
-    fn pieces(texts: &[&'static str]) -> Vec<Piece> {
-        texts.iter().map(|text| Box::new(*text) as Piece).collect()
+    fn pieces(texts: &[&'static str]) -> Body {
+        Body::of(texts.iter().map(|text| Box::new(*text) as Piece).collect())
     }
 
     fn rest(write: &Write) -> Vec<u8> {
-        write.slices().iter().flat_map(|slice| slice.to_vec()).collect()
+        let Body::Pieces(pieces) = &write.body else { panic!("no pieces") };
+        pieces.slices().iter().flat_map(|slice| slice.to_vec()).collect()
     }
 
     #[test]

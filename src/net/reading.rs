@@ -12,6 +12,7 @@ use crate::frame::line;
 use crate::frame::packet;
 use crate::net::connection::Connection;
 use crate::net::stream::Fill;
+use crate::net::stream::Stream;
 use crate::step::Interest;
 use crate::step::Step;
 
@@ -276,7 +277,11 @@ impl Connection {
         let has_waited = self.reading.waits_for.take().is_some();
         loop {
             if let Some(found) = find(self)? {
-                return Ok(Step::Ready(Some(found)));
+                // What has arrived lasts long, if it is in small pieces.
+                return match self.stream.as_mut().is_some_and(Stream::has_had_its_share) {
+                    true => Ok(self.wait(Interest::Pass)),
+                    false => Ok(Step::Ready(Some(found))),
+                };
             }
             let missing = wanted.saturating_sub(self.buffer.len()).min(STRIDE);
             let stream = self.stream.as_mut().ok_or_else(Error::closed_here)?;

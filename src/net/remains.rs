@@ -64,6 +64,8 @@ impl Parting {
         }
         let would_lose = stream.awaits_tickets() || stream.has_unsent();
         stream.end_output();
+        // What it spent before is not its end's.
+        stream.rest();
         Self { has_ended: false, would_lose, left: MOST }
     }
 

@@ -166,6 +166,7 @@ impl Stream {
         self.spent = 0;
     }
 
+    /// Whether others are to have their turn now. It says so once.
     pub(super) fn has_had_its_share(&mut self) -> bool {
         let had = self.spent >= SHARE;
         if had {
@@ -286,6 +287,12 @@ impl Stream {
             Direction::Ended => Err(Error::new(Kind::Closed, "the sending side has ended")),
             Direction::Failed(error) => Err(error.clone()),
         }
+    }
+
+    /// Whether the peer has ended the stream, or broken it off.
+    pub fn has_left(&self) -> bool {
+        let is_broken = |it: &Direction| matches!(it, Direction::Failed(error) if matches!(error.kind(), Kind::Closed | Kind::Reset | Kind::Truncated));
+        matches!(self.input, Direction::Ended) || is_broken(&self.input) || is_broken(&self.output)
     }
 
     /// No later write may follow: one was cut half-way. What is sealed of it stays here, and TLS says nothing: the peer

@@ -129,10 +129,24 @@ function contexts.append(context, list)
   list.last = context
 end
 
---- Waits for the descriptor of a slot, together with others.
-function contexts.append_watching(context, list, slot)
-  readers[slot] = list
-  contexts.append(context, list)
+-- A *line* is a list of those who want something from the same descriptor, in the order in which they came. Its `turn`
+-- is who has been woken and has not had it yet; that one's `line` says so.
+
+--- Waits in line for the descriptor of a slot; `links` are `readers` or `writers`. Who had the turn in vain comes
+-- first.
+function contexts.stand_in_line(context, line, slot, links)
+  local first = line.first
+  if line.turn == context and first then
+    context.place, context.list = ELSEWHERE, line
+    context.before, context.behind = nil, first
+    first.before, line.first = context, context
+  else
+    contexts.append(context, line)
+  end
+  if line.turn == context then
+    line.turn, context.line = nil, nil
+  end
+  links[slot] = line
   context.is_watching = true
 end
 
@@ -166,6 +180,26 @@ end
 
 contexts.unlink = unlink
 
+local wake
+
+--- It is the turn of the first in line, unless somebody has it.
+local function wake_line(line)
+  local context = line.first
+  if context and not line.turn then
+    line.turn, context.line = context, line
+    wake(context)
+  end
+end
+
+--- Has had its turn: it is the next one's.
+function contexts.leave_line(context)
+  local line = context.line
+  if line then
+    line.turn, context.line = nil, nil
+    wake_line(line)
+  end
+end
+
 --- Lets go of what a context holds beyond a wait, when its operation ends in the middle.
 local function release(context)
   local conn, ticket = context.reads, context.ticket
@@ -174,6 +208,7 @@ local function release(context)
   if context.place or context.list or context.links then
     unlink(context)
   end
+  contexts.leave_line(context)
   if conn then
     context.reads = nil
     reading[conn] = nil
@@ -235,7 +270,7 @@ end
 
 contexts.make_ready = make_ready
 
-local function wake(context, result)
+function wake(context, result)
   if context.place then
     context.outcome = result
     if context ~= outside then
@@ -249,11 +284,8 @@ end
 
 contexts.wake = wake
 
---- Wakes whoever waits on a slot, or in a list.
+--- Wakes everybody in a list.
 local function wake_all(waiter)
-  if waiter.place then
-    return wake(waiter)
-  end
   local context = waiter.first
   while context do
     wake(context)
@@ -267,6 +299,16 @@ end
 
 contexts.wake_all = wake_all
 
+--- Wakes whoever waits on a slot.
+local function wake_waiter(waiter)
+  if waiter.place then
+    return wake(waiter)
+  end
+  return wake_line(waiter)
+end
+
+contexts.wake_waiter = wake_waiter
+
 --- Wakes those whose descriptors are ready.
 function contexts.wake_ready()
   local slot, readable, writable = next_ready()
@@ -279,11 +321,11 @@ function contexts.wake_ready()
       ready[at] = context
       readers[slot], context.place = nil, nil
     elseif context then
-      wake_all(context)
+      wake_waiter(context)
     end
     context = writable and writers[slot]
     if context then
-      wake_all(context)
+      wake_waiter(context)
     end
     slot, readable, writable = next_ready()
   end

@@ -105,7 +105,7 @@ end
 function errors.task_traceback(thread, text)
   local traceback = errors.traceback(thread, text)
   traceback = traceback:gsub("\n[^\n]*%[C%]: in [^\n]*'error'", ""):gsub("\n\t=?tcp/[^\n]*", "")
-  return (traceback:gsub("\n\t%[builtin[^\n]*", ""))
+  return (traceback:gsub("\n\t%[builtin[^\n]*", ""):gsub("\nstack traceback:$", ""))
 end
 
 return errors

@@ -41,6 +41,7 @@ local is_watched = false
 --- Raises the advice for an `op` that cannot wait where it was called.
 local function misplaced(context, op, problem)
   release(context)
+  context.op = nil
   return errors.misuse("", "cannot wait " .. (ADVICE[problem] or ADVICE.boundary)(op), "")
 end
 
@@ -67,7 +68,7 @@ local function finish(task, ok, ...)
   else
     loop.live = loop.live - 1
   end
-  local is_told, traceback = task.first ~= nil or task.is_cancelled, nil
+  local is_told, traceback = task.first ~= nil or task.is_cancelled or task.on_end, nil
   if ok then
     task.results = pack(...)
   else
@@ -83,6 +84,9 @@ local function finish(task, ok, ...)
   task.is_ended, task.thread = true, nil
   if task.first then
     contexts.wake_all(task)
+  end
+  if task.on_end then
+    task.on_end(task, traceback and traceback.text)
   end
   if not ok and not is_told then
     loop.report(task, task.failure[1], traceback.text)

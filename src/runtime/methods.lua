@@ -205,6 +205,9 @@ for name, step in pairs(core.plain) do
   define_plain(methods, name, step)
 end
 
+-- What may be long takes its time anew whenever bytes moved.
+local RENEWED = { copy = true, send = true, send_file = true, write = true, write_str = true }
+
 --- Goes on with a write that was queued, until it is done or its time is up. `reads`: nobody else may read meanwhile.
 local function settle_queued(op, self, signal, expiry, ticket, reads)
   local context = running_context()
@@ -217,7 +220,7 @@ local function settle_queued(op, self, signal, expiry, ticket, reads)
   if reads then
     context.reads, reading[self] = self, context
   end
-  local renewable = op == "write" or op == "write_str" or op == "send"
+  local renewable = RENEWED[op]
   local value, err
   local late = 0
   repeat
@@ -365,10 +368,13 @@ local next_line = nexts.lines
 return {
   define = define,
   define_plain = define_plain,
+  define_read = define_read,
+  define_silent = define_silent,
   methods = methods,
   failed = failed,
   is_busy = is_busy,
   settle_queued = settle_queued,
+  settle_write = settle_write,
   -- `for line in conn do`
   call = function(self)
     -- No tail call: on Lua 5.1 it would hide that this is an iterator.

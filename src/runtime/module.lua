@@ -1,12 +1,9 @@
 -- The module's own functions.
 
-local core, errors, loop, waiting, tasks, queue = ...
+local core, errors, loop, establish, tasks, queue, server, udp, install_copy = ...
 
-local collectgarbage, getmetatable, pcall, setmetatable, type =
-  collectgarbage, getmetatable, pcall, setmetatable, type
+local getmetatable, pcall, setmetatable, type = getmetatable, pcall, setmetatable, type
 local raise, misuse = errors.raise, errors.misuse
-local wait, cut = waiting.wait, core.cut
-local READY = waiting.READY
 local PENDING, outcome = core.PENDING, core.outcome
 local remember, last, no_connection = core.remember, core.last, core.no_connection
 
@@ -20,52 +17,16 @@ local tcp = {
   traceback = errors.traceback,
 }
 tasks.install(tcp)
-
---- Connects or listens: `begin` is the first step, and `go_on` the others, with what the first gave in place of the
--- arguments.
-local function establish(name, op, begin, go_on, host, port, options)
-  local value = begin(host, port, options)
-  local signal, expiry, under_way
-  if value == PENDING then
-    signal, expiry, under_way = outcome()
-  end
-  while type(signal) == "number" do
-    local ended = wait(under_way, signal, expiry, op)
-    if ended ~= READY then
-      return nil, cut(under_way, op, ended)
-    end
-    value = go_on(under_way)
-    signal = value == PENDING and outcome() or nil
-  end
-  if type(signal) == "string" then
-    return misuse(name, signal, expiry)
-  elseif signal ~= nil then
-    return nil, signal
-  end
-  return value
-end
-
--- Connections that nobody holds any more may be waiting for their collection.
-local function is_short_of_descriptors(err)
-  return err ~= nil and core.is_shortage(err.errno)
-end
-
-local function establish_or_collect(name, op, begin, go_on, host, port, options)
-  local value, err = establish(name, op, begin, go_on, host, port, options)
-  if is_short_of_descriptors(err) then
-    collectgarbage()
-    collectgarbage()
-    return establish(name, op, begin, go_on, host, port, options)
-  end
-  return value, err
-end
+server.install(tcp)
+udp.install(tcp)
+install_copy(tcp)
 
 -- Connects let the other tasks run after so many, also those that need no wait.
 local SHARE = 16
 local connects = 0
 
 local function connect(name, op, dial, host, port, options)
-  local value, err = establish_or_collect(name, op, dial, core.dial_on, host, port, options)
+  local value, err = establish(name, op, dial, core.dial_on, host, port, options)
   connects = connects + 1
   if connects >= SHARE then
     connects = 0
@@ -105,7 +66,7 @@ define_connect("connect", core.dial)
 define_connect("connect_tls", core.dial_tls)
 
 function tcp.listen(host, port, options)
-  local value, err = establish_or_collect("listen", "listen", core.listen, core.listen_on, host, port, options)
+  local value, err = establish("listen", "listen", core.listen, core.listen_on, host, port, options)
   if err ~= nil then
     return raise(err)
   end
@@ -113,7 +74,48 @@ function tcp.listen(host, port, options)
 end
 
 function tcp.try_listen(host, port, options)
-  return establish_or_collect("try_listen", "listen", core.listen, core.listen_on, host, port, options)
+  return establish("try_listen", "listen", core.listen, core.listen_on, host, port, options)
+end
+
+local function resolve_all(name, op, host, options, extra)
+  return establish(name, op, core[op], core.resolve_on, host, options, extra)
+end
+
+--- The first address of a host, as text.
+function tcp.resolve(host, options, extra)
+  local addresses, err = resolve_all("resolve", "resolve", host, options, extra)
+  if err ~= nil then
+    return raise(err)
+  end
+  return addresses[1]
+end
+
+function tcp.try_resolve(host, options, extra)
+  local addresses, err = resolve_all("try_resolve", "resolve", host, options, extra)
+  if err ~= nil then
+    return nil, err
+  end
+  return addresses[1]
+end
+
+--- All addresses of a host, a list of texts.
+function tcp.resolve_all(host, options, extra)
+  local addresses, err = resolve_all("resolve_all", "resolve_all", host, options, extra)
+  if err ~= nil then
+    return raise(err)
+  end
+  return addresses
+end
+
+function tcp.try_resolve_all(host, options, extra)
+  return resolve_all("try_resolve_all", "resolve_all", host, options, extra)
+end
+
+--- From now on only these may be reached or listened on: one more layer, all of which have to agree.
+function tcp.allow(rules, extra)
+  if core.allow(rules, extra) == PENDING then
+    return misuse("allow", outcome())
+  end
 end
 
 local stdin

@@ -1,13 +1,13 @@
 -- Queues between tasks: first in, first out, and whoever waits longest is served first.
 
-local core, errors, contexts, loop = ...
+local core, errors, contexts, loop, waiting = ...
 
 local getmetatable, setmetatable, type = getmetatable, setmetatable, type
 local misuse, raise = errors.misuse, errors.raise
-local cut, moment, type_name = core.cut, core.moment, core.type_name
+local cut, type_name = core.cut, core.type_name
 local PENDING, outcome = core.PENDING, core.outcome
 local append, unlink, wake, wake_all = contexts.append, contexts.unlink, contexts.wake, contexts.wake_all
-local enter, park = loop.enter, loop.park
+local enter, expiry_of, park = loop.enter, waiting.expiry_of, loop.park
 local READY = contexts.READY
 
 local _ENV = nil -- luacheck: ignore
@@ -79,15 +79,6 @@ end
 
 local function closed(op)
   return errors.new("closed", op, "the queue is closed")
-end
-
---- When a time limit of an argument ends; nil is none.
-local function expiry_of(name, position, limit)
-  local expiry = limit ~= nil and moment(limit, position, name) or nil
-  if expiry == PENDING then
-    return misuse(name, outcome())
-  end
-  return expiry
 end
 
 local push

@@ -1,109 +1,289 @@
--- Listeners: accepting connections.
+-- Servers: a task that accepts, and a task for each connection.
+--
+-- A server's `handling` has the contexts of its handlers, and `count` says how many connections they have. Who waits
+-- for room, or for the end of handlers, is in a list of contexts.
 
-local core, errors, loop, waiting, connection = ...
+local core, errors, contexts, loop, establish, waiting, tasks, listening, connection = ...
 
-local collectgarbage, pairs, type = collectgarbage, pairs, type
+local getmetatable, ipairs, next, rawget, setmetatable, tonumber, tostring, type =
+  getmetatable, ipairs, next, rawget, setmetatable, tonumber, tostring, type
 local misuse, raise = errors.misuse, errors.raise
-local accept, cut = core.accept, core.cut
-local PENDING, outcome = core.PENDING, core.outcome
-local READY = waiting.READY
+local append, wake_all = contexts.append, contexts.wake_all
+local enter, park = loop.enter, loop.park
+local close_connection = connection.methods.close
+local READY, TIMED_OUT = contexts.READY, contexts.TIMED_OUT
+local cut, type_name = core.cut, core.type_name
 
 local _ENV = nil -- luacheck: ignore
 
+-- Seconds that `close` lets handlers go on, unless it is told otherwise.
+local GRACE = 5
+
+local Server = { __name = "Server" }
 local methods = {}
+Server.__index = methods
 
-for name, step in pairs(core.listener) do
-  connection.define_plain(methods, name, step)
-end
-
-local close = methods.close
--- Only that it is one, and not in use.
-connection.define_plain(methods, "connections", core.listener.is_closed)
-local check = methods.connections
-
---- Tasks that wait for a connection get `closed`.
-function methods.close(self)
-  close(self)
-  waiting.dismiss(self)
-end
-
--- Connections accepted without a wait let the other tasks run after so many.
-local SHARE = 16
-local accepted = 0
-
-local function pass_sometimes()
-  accepted = accepted + 1
-  if accepted >= SHARE then
-    accepted = 0
-    loop.pass()
+local function check_server(name, self)
+  if type(self) ~= "table" or getmetatable(self) ~= Server then
+    return misuse(name, "bad self to '", "' (Server expected, got " .. type_name(self) .. "; use ':')")
   end
 end
 
---- What a failed accept has come to: whether it is worth another try, or why not.
-local function survive(self, err, expiry, has_collected)
-  if not core.is_shortage(err.errno) then
-    return err
-  elseif not has_collected then
-    collectgarbage()
-    collectgarbage()
-    return nil
-  end
-  local ended = waiting.wait_a_little(expiry, "accept")
-  return ended ~= READY and cut(self, "accept", ended) or nil
+---------------------------------------------------------------------------------------------------------------------
+-- Failures
+
+-- What a client does that leaves.
+local LEAVING = { closed = true, reset = true, truncated = true }
+
+--- Whether a failure says no more than that the client of `conn` has left.
+local function has_left(conn, failure)
+  return conn and errors.is_error(failure) and LEAVING[rawget(failure, "kind")] and core.has_left(conn)
 end
 
-local function try_accept(name, op, self, timeout)
-  local expiry
-  local has_expiry, has_collected = false, false
-  local value = accept(self, timeout)
-  while value == PENDING do
-    local signal, detail = outcome()
-    local err
-    if not has_expiry and type(signal) ~= "string" then
-      expiry = type(signal) == "number" and detail or timeout and core.moment(timeout, 1, name)
-      has_expiry = true
+local function report(server, failure, conn, traceback)
+  if not has_left(conn, failure) then
+    core.report(conn and ("tcp: a handler%s failed: %s"):format(server.place, traceback) or "tcp: " .. traceback)
+  end
+end
+
+---------------------------------------------------------------------------------------------------------------------
+-- Handlers
+
+local handle
+
+-- Handlers in `close`, of whatever server.
+local closing = {}
+
+--- The connection is done with.
+local function release(server, conn)
+  if conn then
+    close_connection(conn)
+    server.count = server.count - 1
+  end
+  wake_all(server.room)
+  wake_all(server.closers)
+end
+
+--- A task of the server's has ended: its handler, or what tells of its failure.
+local function ended(context, traceback)
+  local server, conn = context.server, context.conn
+  server.handling[context], closing[context] = nil, nil
+  if not traceback then
+    return release(server, conn)
+  end
+  local failure = context.failure[1]
+  if context.shakes_hands then
+    traceback = errors.text(failure)
+  end
+  if context.tells then
+    core.report("tcp: on_error failed: " .. traceback)
+  elseif server.on_error then
+    return handle(server, conn, true, server.on_error, failure, conn, traceback)
+  else
+    report(server, failure, conn, traceback)
+  end
+  return release(server, conn)
+end
+
+--- Runs `fn` in a task of the server's; `tells`: of a failure.
+function handle(server, conn, tells, fn, ...)
+  local task = tasks.spawn(fn, ...)
+  local context = task[1]
+  task[2] = server.handler
+  context.server, context.conn, context.tells, context.on_end = server, conn, tells, ended
+  server.handling[context] = true
+end
+
+--- The first thing that happens on a connection with TLS.
+local function shake_hands(conn, server)
+  local context = loop.current
+  context.shakes_hands = true
+  conn:handshake()
+  context.shakes_hands = nil
+  return server.call(conn)
+end
+
+local function begin(server, conn)
+  server.count = server.count + 1
+  if conn:is_tls() then
+    return handle(server, conn, false, shake_hands, conn, server)
+  end
+  return handle(server, conn, false, server.call, conn)
+end
+
+---------------------------------------------------------------------------------------------------------------------
+-- Accepting
+
+--- Waits until a handler has ended.
+local function wait_for_room(server)
+  local context, at, on_time = enter("accept")
+  if context then
+    append(context, server.room)
+    if server.count < server.limit or server.has_closed then
+      return contexts.unlink(context)
     end
-    if type(signal) == "number" then
-      accepted = 0
-      local ended = waiting.wait_together(self, expiry, op)
-      err = ended ~= READY and cut(self, op, ended) or nil
-    elseif type(signal) == "string" then
-      return misuse(name, signal, detail)
+    park(context, "accept", at, on_time)
+  end
+end
+
+local function accept_all(server)
+  while not server.has_closed do
+    if server.count >= server.limit then
+      wait_for_room(server)
     else
-      err = survive(self, signal, expiry, has_collected)
-      has_collected = true
+      local conn, err = listening.try_accept("accept", "accept", server.listener)
+      if conn ~= nil then
+        begin(server, conn)
+      elseif not server.has_closed then
+        if server.on_error then
+          handle(server, nil, true, server.on_error, err, nil, tostring(err))
+        else
+          report(server, err, nil, tostring(err))
+        end
+        waiting.wait_a_little(nil, "accept")
+      end
     end
-    if err then
-      return nil, err
-    end
-    value = accept(self, timeout)
   end
-  pass_sometimes()
-  return value
 end
 
-function methods.accept(self, timeout)
-  local conn, err = try_accept("accept", "accept", self, timeout)
+--- `script.lua:12`, in front of it a blank and around it brackets; nothing if it is not known.
+local function place_of(handler)
+  local place = loop.place_of(handler)
+  return place and (" (%s)"):format(place) or ""
+end
+
+local function serve(name, host, port, handler, options)
+  local listener, err = establish(name, "serve", core.serve, core.listen_on, host, port, handler, options)
   if err ~= nil then
+    return nil, err
+  end
+  local server = setmetatable({
+    listener = listener, handler = handler, call = tasks.function_of(name, 3, handler), place = place_of(handler),
+    handling = {}, count = 0,
+    limit = options and tonumber(rawget(options, "max_connections")) or 1 / 0,
+    on_error = options and rawget(options, "on_error") or nil, room = {}, closers = {},
+  }, Server)
+  local task = tasks.spawn(accept_all, server)
+  task[2] = handler
+  server.acceptor = task[1]
+  return server
+end
+
+---------------------------------------------------------------------------------------------------------------------
+-- Closing
+
+local function stop_accepting(self)
+  self.has_closed = true
+  local acceptor = self.acceptor
+  if loop.current ~= acceptor and not acceptor.is_ended then
+    loop.finish(acceptor, true)
+    loop.forget_ended()
+  end
+  listening.close(self.listener)
+end
+
+--- How many handlers of this server are in `close`, of whatever server. One whose wait could not begin is not.
+local function count_closing(self)
+  local count = 0
+  for context in next, closing do
+    if context.op == "close" and self.handling[context] then
+      count = count + 1
+    end
+  end
+  return count
+end
+
+--- Cancels the handlers that still run; `spares`: not those in `close`.
+local function cancel_all(self, spares)
+  for context in next, self.handling do
+    if not (spares and closing[context]) then
+      tasks.cancel(context)
+    end
+  end
+end
+
+--- Waits until none of the others runs. After `expiry`, or if this itself is cut, they are cancelled. A handler waits
+-- for none that waits in `close`, too.
+local function wait_for_handlers(self, expiry, is_handler)
+  while self.count > (is_handler and count_closing(self) or 0) do
+    local context, outcome, on_time = enter("close", expiry)
+    if context then
+      append(context, self.closers)
+      outcome = park(context, "close", outcome, on_time)
+    end
+    if outcome ~= READY then
+      cancel_all(self, is_handler)
+      if outcome ~= TIMED_OUT then
+        return cut(nil, "close", outcome)
+      end
+      expiry = nil
+    end
+  end
+end
+
+function methods.close(self, grace)
+  check_server("close", self)
+  local expiry = waiting.expiry_of("close", 1, grace == nil and GRACE or grace)
+  if not self.has_closed then
+    stop_accepting(self)
+  end
+  local context = loop.context()
+  local own = context.server
+  if own then
+    closing[context] = true
+    -- Others in `close` need not wait for this one any more.
+    context.op = "close"
+    wake_all(own.closers)
+  end
+  local err = wait_for_handlers(self, expiry, own ~= nil)
+  closing[context] = nil
+  if err then
     return raise(err)
   end
-  return conn
 end
 
-function methods.try_accept(self, timeout)
-  return try_accept("try_accept", "accept", self, timeout)
+function Server:__close()
+  methods.close(self)
 end
 
---- Iterates over the connections that come, until the listener is closed.
+---------------------------------------------------------------------------------------------------------------------
+-- State
+
+--- How many connections are being handled.
 function methods.connections(self)
-  check(self)
-  return function()
-    local conn, err = try_accept("connections", "connections", self)
-    if err ~= nil and not errors.is_error(err, "closed") then
-      return raise(err)
-    end
-    return conn
+  check_server("connections", self)
+  return self.count
+end
+
+function methods.is_closed(self)
+  check_server("is_closed", self)
+  return self.has_closed == true
+end
+
+for _, name in ipairs { "addr", "local_addr", "local_host", "local_port" } do
+  methods[name] = function(self)
+    check_server(name, self)
+    local listener = self.listener
+    return listener[name](listener)
   end
 end
 
-return { methods = methods, close = methods.close }
+function Server:__tostring()
+  return ("Server (%s%s)"):format(self.listener:addr(), self.has_closed and ", closed" or "")
+end
+
+return {
+  install = function(module)
+    function module.serve(host, port, handler, options)
+      local server, err = serve("serve", host, port, handler, options)
+      if err ~= nil then
+        return raise(err)
+      end
+      return server
+    end
+
+    function module.try_serve(host, port, handler, options)
+      return serve("try_serve", host, port, handler, options)
+    end
+  end,
+}

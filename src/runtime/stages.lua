@@ -17,10 +17,10 @@ local _ENV = nil -- luacheck: ignore
 local function wake_waiters(slot)
   local reader, writer = readers[slot], writers[slot]
   if reader then
-    contexts.wake_all(reader)
+    contexts.wake_waiter(reader)
   end
   if writer then
-    contexts.wake_all(writer)
+    contexts.wake_waiter(writer)
   end
 end
 
@@ -59,7 +59,7 @@ end
 local function settle_first(op, self, signal, expiry, ticket, reads)
   local writer = writers[core.slot(self)]
   if writer then
-    contexts.wake_all(writer)
+    contexts.wake_waiter(writer)
   end
   local _, err = settle_queued(op, self, signal, expiry, ticket, reads)
   if err ~= nil then

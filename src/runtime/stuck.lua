@@ -2,16 +2,23 @@
 
 local core, contexts, suspension, loop = ...
 
-local error = error
+local error, type = error, type
 local getinfo = core.debug and core.debug.getinfo
 local outside = contexts.outside
 
 local _ENV = nil -- luacheck: ignore
 
---- Where a task's function stands: `script.lua:3`.
+--- Where a function of the script's stands: `script.lua:3`; nil if that is not known.
+function loop.place_of(fn)
+  local info = getinfo and type(fn) == "function" and getinfo(fn, "S")
+  if info and info.what ~= "C" and not suspension.is_ours(info) then
+    return ("%s:%d"):format(info.short_src, info.linedefined)
+  end
+end
+
+--- Where a task's function stands.
 function loop.origin(task)
-  local info = getinfo and getinfo(task.handle[2], "S")
-  return info and info.what ~= "C" and ("%s:%d"):format(info.short_src, info.linedefined) or nil
+  return loop.place_of(task.handle[2])
 end
 
 --- `op at script.lua:12` of a task that waits. A tail call hides where; then it is named by its function.

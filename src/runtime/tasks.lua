@@ -8,6 +8,7 @@ local unpack = table.unpack or unpack
 local misuse, raise = errors.misuse, errors.raise
 local cut, moment, now, type_name = core.cut, core.moment, core.now, core.type_name
 local PENDING, outcome = core.PENDING, core.outcome
+local expiry_of = waiting.expiry_of
 local READY, CANCELLED = contexts.READY, contexts.CANCELLED
 
 local _ENV = nil -- luacheck: ignore
@@ -44,17 +45,7 @@ local function function_of(name, position, fn)
   return misuse(name, "bad argument #" .. position .. " to '", "' (function expected, got " .. type_name(fn) .. ")")
 end
 
---- When a time limit that begins now ends; nil is none.
-local function expiry_of(name, position, limit)
-  if limit == nil then
-    return nil
-  end
-  local expiry = moment(limit, position, name)
-  if expiry == PENDING then
-    return misuse(name, outcome())
-  end
-  return expiry
-end
+tasks.function_of = function_of
 
 ---------------------------------------------------------------------------------------------------------------------
 -- One task
@@ -82,8 +73,7 @@ function methods.status(self)
 end
 
 --- For good: its current and every later wait ends. If it has not begun, it never will.
-function methods.cancel(self)
-  local context = context_of("cancel", self)
+function tasks.cancel(context)
   if context.is_ended then
     return
   end
@@ -94,6 +84,10 @@ function methods.cancel(self)
   else
     contexts.wake(context, CANCELLED)
   end
+end
+
+function methods.cancel(self)
+  return tasks.cancel(context_of("cancel", self))
 end
 
 function Task:__tostring()

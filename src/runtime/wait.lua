@@ -10,7 +10,8 @@ local PENDING, outcome = core.PENDING, core.outcome
 local outside, readers, writers = contexts.outside, contexts.readers, contexts.writers
 local slots, wake = contexts.slots, contexts.wake
 local enter, is_alone, park, park_at, pass = loop.enter, loop.is_alone, loop.park, loop.park_at, loop.pass
-local READY, TIMED_OUT, OVERDUE = contexts.READY, contexts.TIMED_OUT, contexts.OVERDUE
+local running_context = loop.context
+local READY, TIMED_OUT, CANCELLED, OVERDUE = contexts.READY, contexts.TIMED_OUT, contexts.CANCELLED, contexts.OVERDUE
 local WRITE = 1
 -- `watch` cannot have a descriptor watched now: it is tried again and again.
 local CANNOT, PACE = -1, 0.01
@@ -38,8 +39,8 @@ local function wait_alone(target, interest, expiry, on_time)
   end
 end
 
---- Links and parks; `slot` and `look` are what `watch` answered.
-local function wait_watching(context, target, list, links, slot, look, op, expiry, on_time)
+--- Links and parks, alone or in line; `slot` and `look` are what `watch` answered.
+local function wait_watching(context, target, links, line, slot, look, op, expiry, on_time)
   if slot == CANNOT then
     look = now() + PACE
   end
@@ -47,16 +48,16 @@ local function wait_watching(context, target, list, links, slot, look, op, expir
     -- Time alone makes another step worth while.
     expiry, on_time = look, READY
   end
-  if slot ~= CANNOT and links then
-    return park_at(context, links, slot, target, op, expiry, on_time)
-  elseif list and slot ~= CANNOT then
-    contexts.append_watching(context, list, slot)
+  if slot == CANNOT then
+    contexts.stay(context)
+  elseif line then
+    contexts.stand_in_line(context, line, slot, links)
     if watch(target) ~= slot then
       contexts.unlink(context)
       return READY
     end
   else
-    contexts.stay(context)
+    return park_at(context, links, slot, target, op, expiry, on_time)
   end
   return park(context, op, expiry, on_time)
 end
@@ -88,37 +89,60 @@ function waiting.wait(target, interest, expiry, op, links)
     return READY
   end
   links = links or (interest == WRITE and writers or readers)
-  return wait_watching(context, target, nil, links, slot, look, op, at, on_time)
+  return wait_watching(context, target, links, nil, slot, look, op, at, on_time)
 end
 
--- Those who wait for the same listener.
-local lists = setmetatable({}, { __mode = "k" })
+-- The lines of those who want to read from the same listener or socket, and of those who want to write.
+local reading_lines, writing_lines = setmetatable({}, { __mode = "k" }), setmetatable({}, { __mode = "k" })
 
---- As `wait`, for what several may wait for.
-function waiting.wait_together(target, expiry, op)
+--- Whether somebody who wants to read from `target` came before.
+function waiting.is_taken(target)
+  local line = reading_lines[target]
+  return line ~= nil and (line.first or line.turn) ~= nil
+end
+
+--- As `wait`, for what several may want: READY when it is this one's turn to try. After the operation, and whenever
+-- this gives anything else, the turn is over.
+function waiting.wait_in_line(target, expiry, op, interest)
   local context, at, on_time = enter(op, expiry)
   if not context then
+    contexts.leave_line(running_context())
     return at
   elseif context == outside and is_alone() then
-    return wait_alone(target, 0, at, on_time)
+    return wait_alone(target, interest, at, on_time)
   end
   local slot = watch(target)
   if not slot then
     return READY
   end
-  local list = lists[target]
-  if not list then
-    list = {}
-    lists[target] = list
+  local lines = interest == WRITE and writing_lines or reading_lines
+  local line = lines[target]
+  if not line then
+    line = {}
+    lines[target] = line
   end
-  return wait_watching(context, target, list, nil, slot, nil, op, at, on_time)
+  local ended =
+    wait_watching(context, target, interest == WRITE and writers or readers, line, slot, nil, op, at, on_time)
+  if ended == READY and context.is_cancelled then
+    ended = CANCELLED
+  end
+  if ended ~= READY then
+    contexts.leave_line(context)
+  end
+  return ended
 end
 
---- Wakes everybody who waits for a listener that has been closed.
+--- The operation that waited in line is over.
+function waiting.leave_line()
+  return contexts.leave_line(running_context())
+end
+
+--- Wakes everybody who wants something from a listener or a socket that has been closed.
 function waiting.dismiss(target)
-  local list = lists[target]
-  if list then
-    contexts.wake_all(list)
+  for _, lines in next, { reading_lines, writing_lines } do
+    if lines[target] then
+      contexts.wake_all(lines[target])
+    end
   end
 end
 
@@ -157,6 +181,15 @@ function contexts.next_turn(conn)
       turns[conn] = nil
     end
   end
+end
+
+--- When a time limit that begins now ends, of the argument at `position`; nil is none.
+function waiting.expiry_of(name, position, limit)
+  local expiry = limit ~= nil and moment(limit, position, name) or nil
+  if expiry == PENDING then
+    return errors.misuse(name, outcome())
+  end
+  return expiry
 end
 
 --- Waits for nothing but time.

@@ -1,8 +1,12 @@
 //! The operating system: the only floor that names socket2, mio and nix.
 
+pub mod datagram;
+pub mod file;
 pub mod input;
 pub mod listener;
 pub mod poller;
 pub mod resolver;
 pub mod selector;
 pub mod socket;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub mod transfer;

@@ -1,0 +1,525 @@
+//! UDP sockets: from a script's arguments to a `UdpSocket`, and its methods.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::time::Duration;
+use std::time::Instant;
+
+use mlua::AnyUserData;
+use mlua::Either;
+use mlua::IntoLua;
+use mlua::Lua;
+use mlua::LuaString;
+use mlua::MetaMethod;
+use mlua::Table;
+use mlua::UserDataFields;
+use mlua::UserDataMethods;
+use mlua::UserDataRegistry;
+use mlua::Value;
+
+use crate::address::Host;
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::error::Kind;
+use crate::lua::args::Misuse;
+use crate::lua::args::Place;
+use crate::lua::args::each_option;
+use crate::lua::connection::Named;
+use crate::lua::connection::Receiver;
+use crate::lua::connection::query;
+use crate::lua::connection::receiver;
+use crate::lua::dial::port_number;
+use crate::lua::dial::port_number_at;
+use crate::lua::policy;
+use crate::lua::reply;
+use crate::lua::reply::Failure;
+use crate::lua::reply::Nothing;
+use crate::lua::reply::Reply;
+use crate::lua::resolve;
+use crate::net::listen;
+use crate::net::resolve::Resolve;
+use crate::net::udp;
+use crate::options::DatagramOptions;
+use crate::options::DatagramSetting;
+use crate::options::Interface;
+use crate::step::Interest;
+use crate::step::Step;
+use crate::sys::datagram::Datagram;
+
+pub struct UdpSocket {
+    pub net: udp::UdpSocket,
+}
+
+impl Named for UdpSocket {
+    const NAME: &'static str = "UdpSocket";
+}
+
+/// A socket in the making, between its steps.
+pub struct Opening {
+    pub net: udp::Opening,
+    op: &'static str,
+}
+
+/// The longest datagram that a length of two bytes can tell (RFC 768).
+const LONGEST: usize = 65_535;
+
+thread_local! {
+    /// Where datagrams are received, before they are strings.
+    static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Adds to `core`: `udp`, `udp_listen` and `udp_on`; the steps `udp_send`, `udp_send_to`, `udp_send_on`, `udp_recv`, `udp_recv_from`;
+/// `udp_plain` and `udp_fallible`, methods by name that never wait.
+pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
+    core.raw_set("udp", lua.create_function(|lua, arguments| begin(lua, arguments, "udp"))?)?;
+    core.raw_set("udp_listen", lua.create_function(|lua, arguments| begin(lua, arguments, "udp_listen"))?)?;
+    core.raw_set("udp_on", lua.create_function(go_on)?)?;
+    core.raw_set("udp_send", lua.create_function(send)?)?;
+    core.raw_set("udp_send_to", lua.create_function(send_to)?)?;
+    core.raw_set("udp_send_on", lua.create_function(send_on)?)?;
+    core.raw_set("udp_recv", lua.create_function(recv)?)?;
+    core.raw_set("udp_recv_from", lua.create_function(recv_from)?)?;
+    let peer_name = |_: &Lua, (host, port): (String, u16)| Ok(crate::address::peer_name(&host, Some(port)));
+    core.raw_set("peer_name", lua.create_function(peer_name)?)?;
+    core.raw_set("udp_plain", plain(lua)?)?;
+    core.raw_set("udp_fallible", fallible(lua)?)
+}
+
+/// Makes the metatable of every socket. `runtime` holds what is written in Lua.
+pub fn register_type(lua: &Lua, runtime: &Table) -> mlua::Result<()> {
+    let fields: [(&str, Value); 2] =
+        [("__index", runtime.raw_get("methods")?), ("__close", runtime.raw_get("close")?)];
+    lua.register_userdata_type::<UdpSocket>(move |registry: &mut UserDataRegistry<UdpSocket>| {
+        for (name, value) in fields {
+            registry.add_meta_field(name, value);
+        }
+        registry.add_meta_method(MetaMethod::ToString, |_, it, ()| {
+            let peer = it.net.peer().map(|peer| format!(" -> {peer}")).unwrap_or_default();
+            let state = if it.net.is_closed() { ", closed" } else { "" };
+            Ok(format!("UdpSocket ({}{peer}{state})", it.net.local()))
+        });
+    })
+}
+
+/// Step: a socket. Where it has to wait, `more` is what to go on with.
+fn begin(
+    lua: &Lua,
+    (host, port, options): (Value, Value, Value),
+    op: &'static str,
+) -> mlua::Result<Reply<AnyUserData>> {
+    let opening = match parse(lua, &host, &port, &options, op) {
+        Ok(Some(net)) => net,
+        Ok(None) => {
+            let socket = udp::UdpSocket::anywhere(0, &DatagramOptions::default());
+            return end(lua, socket, op, None);
+        }
+        Err(failure) => return reply::failed(lua, failure, op, named(&host, &port)),
+    };
+    let mut opening = Opening { net: opening, op };
+    match opening.net.step().transpose() {
+        Some(ended) => end(lua, ended, op, Some(opening.net.peer())),
+        None => {
+            let expiry = opening.deadline();
+            let more = Value::UserData(lua.create_any_userdata(opening)?);
+            Ok(reply::waiting(lua, Interest::Read, expiry, more))
+        }
+    }
+}
+
+fn go_on(lua: &Lua, opening: AnyUserData) -> mlua::Result<Reply<AnyUserData>> {
+    let mut opening = opening.borrow_mut::<Opening>()?;
+    match opening.net.step().transpose() {
+        Some(ended) => end(lua, ended, opening.op, Some(opening.net.peer())),
+        None => Ok(reply::waiting(lua, Interest::Read, opening.deadline(), Value::Nil)),
+    }
+}
+
+impl Opening {
+    fn deadline(&mut self) -> Deadline {
+        self.net.resolve().map_or(Deadline::NEVER, |resolve| resolve.deadline())
+    }
+}
+
+fn end(
+    lua: &Lua,
+    ended: Result<udp::UdpSocket, Error>,
+    op: &str,
+    peer: Option<String>,
+) -> mlua::Result<Reply<AnyUserData>> {
+    match ended {
+        Ok(net) => Ok(reply::done(lua.create_any_userdata(UdpSocket { net })?)),
+        Err(error) => reply::failed(lua, error.into(), op, peer),
+    }
+}
+
+/// How errors name a place that was denied.
+fn named(host: &Value, port: &Value) -> Option<String> {
+    let host = host.as_string()?.to_string_lossy();
+    Some(crate::address::peer_name(&host, port.as_integer().and_then(|port| u16::try_from(port).ok())))
+}
+
+/// `None`: neither host nor port was given.
+fn parse(
+    lua: &Lua,
+    host: &Value,
+    port: &Value,
+    options: &Value,
+    op: &str,
+) -> Result<Option<udp::Opening>, Failure> {
+    let listens = op == "udp_listen";
+    if !listens && !options.is_nil() {
+        return Err(Place::Argument(3).misuse("nothing more expected").into());
+    }
+    if !listens && host.is_nil() && port.is_nil() {
+        return Ok(None);
+    }
+    let place = Place::Argument(1);
+    let name = place.text(lua, host)?;
+    if listens && name == "*" {
+        let port = port_number(lua, port)?;
+        let options = datagram_options(lua, Place::Argument(3), options)?;
+        let everywhere = listen::Place::Everywhere;
+        return Ok(Some(udp::Opening::to_listen(&name, everywhere, port, options, policy::of(lua))?));
+    }
+    let host = datagram_host(place, &name)?;
+    let port = port_number(lua, port)?;
+    Ok(Some(if listens {
+        let options = datagram_options(lua, Place::Argument(3), options)?;
+        udp::Opening::to_listen(&name, listen::Place::At(host), port, options, policy::of(lua))?
+    } else {
+        udp::Opening::to_peer(&name, host, port, resolve::TIMEOUT, policy::of(lua))
+    }))
+}
+
+fn datagram_host(place: Place<'_>, name: &str) -> Result<Host, Misuse> {
+    match Host::parse(name).map_err(|problem| place.misuse(problem))? {
+        Host::Unix(_) => Err(place.misuse("name or address expected, got a unix path")),
+        host => Ok(host),
+    }
+}
+
+const SETTINGS: [&str; 7] = [
+    "broadcast",
+    "multicast_interface",
+    "multicast_loop",
+    "multicast_ttl",
+    "recv_buffer",
+    "send_buffer",
+    "ttl",
+];
+
+fn datagram_options(lua: &Lua, place: Place<'_>, value: &Value) -> Result<DatagramOptions, Misuse> {
+    let mut options = DatagramOptions::default();
+    match value {
+        Value::Nil => {}
+        Value::Table(table) => {
+            let mut known: Vec<_> = ["ipv6_only", "reuse_port"].into_iter().chain(SETTINGS).collect();
+            known.sort_unstable();
+            each_option(table, &known, |name, value| {
+                let place = Place::Option(name);
+                match name {
+                    "ipv6_only" => options.ipv6_only = place.boolean(value)?,
+                    "reuse_port" => options.reuse_port = place.boolean(value)?,
+                    name => options.settings.push(setting(lua, place, name, value)?),
+                }
+                Ok(())
+            })?
+        }
+        other => return Err(place.expected("table (options)", other)),
+    }
+    Ok(options)
+}
+
+fn setting(lua: &Lua, place: Place<'_>, name: &str, value: &Value) -> Result<DatagramSetting, Misuse> {
+    let hops = |least: usize| match place.size(lua, value, least)? {
+        hops if hops <= 255 => Ok(hops as u32),
+        hops => Err(place.misuse(format!("{least} to 255 expected, got {hops}"))),
+    };
+    Ok(match name {
+        "broadcast" => DatagramSetting::Broadcast(place.boolean(value)?),
+        "multicast_interface" => DatagramSetting::MulticastInterface(interface(lua, place, value)?),
+        "multicast_loop" => DatagramSetting::MulticastLoop(place.boolean(value)?),
+        "multicast_ttl" => DatagramSetting::MulticastTtl(hops(0)?),
+        "recv_buffer" => DatagramSetting::RecvBuffer(place.int(lua, value, 1)?),
+        "send_buffer" => DatagramSetting::SendBuffer(place.int(lua, value, 1)?),
+        _ => DatagramSetting::Ttl(hops(1)?),
+    })
+}
+
+/// An address, a number or a name, which begins with a letter: whether there is one of that name, the system knows.
+fn interface(lua: &Lua, place: Place<'_>, value: &Value) -> Result<Interface, Misuse> {
+    let text = place.text(lua, value)?;
+    match (text.parse(), text.parse()) {
+        (Ok(address), _) => Ok(Interface::Address(address)),
+        (_, Ok(index)) => Ok(Interface::Index(index)),
+        _ if text.starts_with(char::is_alphabetic) => Ok(Interface::Name(text)),
+        _ => Err(place.misuse(format!("address, name or number of an interface expected, got '{text}'"))),
+    }
+}
+
+/// Step: how many bytes. While it waits, `more` is nil.
+fn send(lua: &Lua, (it, data): (Receiver<UdpSocket>, Value)) -> mlua::Result<Reply<usize>> {
+    const OP: &str = "send";
+    let it = match receiver(it) {
+        Ok(it) => it,
+        Err(failure) => return reply::failed(lua, failure, OP, None),
+    };
+    let data = match Place::Argument(1).string(lua, &data) {
+        Ok(data) => data,
+        Err(misuse) => return reply::failed(lua, misuse.into(), OP, None),
+    };
+    let Some(peer) = it.net.peer() else {
+        let misuse = Misuse {
+            before: "bad self to '".into(),
+            after: "' (socket with a peer expected; use send_to)".into(),
+        };
+        return reply::failed(lua, misuse.into(), OP, None);
+    };
+    let sent = it.net.send(&data.as_bytes());
+    sending(lua, &it.net, sent, OP, || peer.to_string())
+}
+
+/// Step: how many bytes. While it waits, `more` is nil, or the look-up to go on with.
+fn send_to(
+    lua: &Lua,
+    (it, data, host, port): (Receiver<UdpSocket>, Value, Value, Value),
+) -> mlua::Result<Reply<usize>> {
+    const OP: &str = "send_to";
+    let it = match receiver(it) {
+        Ok(it) => it,
+        Err(failure) => return reply::failed(lua, failure, OP, None),
+    };
+    let parsed = Place::Argument(1).string(lua, &data).and_then(|data| {
+        let place = Place::Argument(2);
+        let name = place.text(lua, &host)?;
+        Ok((data, datagram_host(place, &name)?, name, port_number_at(lua, Place::Argument(3), &port)?))
+    });
+    let (data, host, name, port) = match parsed {
+        Ok(parsed) => parsed,
+        Err(misuse) => return reply::failed(lua, misuse.into(), OP, None),
+    };
+    let limit = it.net.timeout.or(Some(resolve::TIMEOUT));
+    let net = Resolve::new(&name, host, Some(port), policy::of(lua)).within(limit);
+    let mut resolve = resolve::Resolve { net, op: OP };
+    match send_resolved(&it.net, &data, &mut resolve).transpose() {
+        Some(sent) => sending(lua, &it.net, sent, OP, || resolve.net.peer()),
+        None => {
+            let expiry = resolve.net.deadline();
+            let more = Value::UserData(lua.create_any_userdata(resolve)?);
+            Ok(reply::waiting(lua, Interest::Read, expiry, more))
+        }
+    }
+}
+
+/// Step: goes on where the name was being looked up.
+fn send_on(
+    lua: &Lua,
+    (it, data, resolve): (Receiver<UdpSocket>, LuaString, AnyUserData),
+) -> mlua::Result<Reply<usize>> {
+    let mut resolve = resolve.borrow_mut::<resolve::Resolve>()?;
+    let it = match receiver(it) {
+        Ok(it) => it,
+        Err(failure) => return reply::failed(lua, failure, resolve.op, None),
+    };
+    match send_resolved(&it.net, &data, &mut resolve).transpose() {
+        Some(sent) => sending(lua, &it.net, sent, resolve.op, || resolve.net.peer()),
+        None => Ok(reply::waiting(lua, Interest::Read, resolve.net.deadline(), Value::Nil)),
+    }
+}
+
+/// To the first address that the socket can send to at all. `None`: the look-up goes on.
+fn send_resolved(
+    it: &udp::UdpSocket,
+    data: &LuaString,
+    resolve: &mut resolve::Resolve,
+) -> Result<Option<Step<usize>>, Error> {
+    it.socket()?;
+    let Some(addresses) = resolve.net.step()? else { return Ok(None) };
+    let Some(address) = addresses.into_iter().find(|address| it.speaks(address.ip())) else {
+        return Err(Error::new(
+            Kind::Unreachable,
+            "the socket is of IPv4 only, and the host has no such address",
+        ));
+    };
+    it.send_to(&data.as_bytes(), address).map(Some)
+}
+
+fn sending(
+    lua: &Lua,
+    it: &udp::UdpSocket,
+    sent: Result<Step<usize>, Error>,
+    op: &str,
+    peer: impl FnOnce() -> String,
+) -> mlua::Result<Reply<usize>> {
+    match sent {
+        Ok(Step::Ready(sent)) => Ok(reply::done(sent)),
+        Ok(Step::Wait(interest)) => waiting(lua, interest, it.timeout),
+        Err(error) => reply::failed(lua, error.into(), op, Some(peer())),
+    }
+}
+
+fn waiting<R>(lua: &Lua, interest: Interest, limit: Option<Duration>) -> mlua::Result<Reply<R>> {
+    Ok(reply::waiting(lua, interest, Deadline::after(Instant::now(), limit), Value::Nil))
+}
+
+/// The socket, what a datagram has at most, the time limit, and whether others came before, who have to be waited for.
+type Arguments = (Receiver<UdpSocket>, Value, Value, bool);
+
+/// Step: a datagram.
+fn recv(lua: &Lua, arguments: Arguments) -> mlua::Result<Reply<LuaString>> {
+    receive(lua, arguments, "recv", |data, _| Ok(data))
+}
+
+/// Step: a datagram, and where it came from: nil, nil if the system does not say.
+fn recv_from(lua: &Lua, arguments: Arguments) -> mlua::Result<(Value, Value, Value)> {
+    let reply = receive(lua, arguments, "recv_from", |data, from| {
+        let host = from.map(|from| resolve::text(&from)).into_lua(lua)?;
+        Ok((Value::String(data), host, from.map(|from| from.port()).into_lua(lua)?))
+    })?;
+    Ok(match reply {
+        Either::Left(all) => all,
+        Either::Right(pending) => (Value::LightUserData(pending), Value::Nil, Value::Nil),
+    })
+}
+
+fn receive<R>(
+    lua: &Lua,
+    (it, max, timeout, is_taken): Arguments,
+    op: &str,
+    give: impl FnOnce(LuaString, Option<SocketAddr>) -> mlua::Result<R>,
+) -> mlua::Result<Reply<R>> {
+    let it = match receiver(it) {
+        Ok(it) => it,
+        Err(failure) => return reply::failed(lua, failure, op, None),
+    };
+    let limits = || {
+        let max = if max.is_nil() { LONGEST } else { Place::Argument(1).limit(lua, &max, 1)?.min(LONGEST) };
+        let timeout =
+            if timeout.is_nil() { it.net.timeout } else { Place::Argument(2).seconds(lua, &timeout)? };
+        Ok((max, timeout))
+    };
+    let (max, timeout) = match limits() {
+        Ok(limits) => limits,
+        Err(misuse) => return reply::failed(lua, Failure::Misuse(misuse), op, None),
+    };
+    ROOM.with_borrow_mut(|room| {
+        room.resize(LONGEST, 0);
+        let got = match is_taken && !it.net.is_closed() {
+            true => Ok(Step::Wait(Interest::Read)),
+            false => it.net.receive(&mut room[..max]),
+        };
+        match got {
+            Ok(Step::Ready(got)) => {
+                let data = lua.create_string(&room[..got.length])?;
+                Ok(reply::done(give(data, got.from)?))
+            }
+            Ok(Step::Wait(interest)) => waiting(lua, interest, timeout),
+            Err(error) => reply::failed(lua, error.into(), op, Some(it.net.name())),
+        }
+    })
+}
+
+/// Methods that the world cannot make fail.
+fn plain(lua: &Lua) -> mlua::Result<Table> {
+    let methods = lua.create_table()?;
+    query(lua, &methods, "close", |it: &mut UdpSocket| {
+        it.net.close();
+        Nothing::None
+    })?;
+    query(lua, &methods, "is_closed", |it: &mut UdpSocket| it.net.is_closed())?;
+    query(lua, &methods, "local_addr", |it: &mut UdpSocket| it.net.local().to_string())?;
+    query(lua, &methods, "local_host", |it: &mut UdpSocket| resolve::text(&it.net.local()))?;
+    query(lua, &methods, "local_port", |it: &mut UdpSocket| it.net.local().port())?;
+    query(lua, &methods, "pollfd", |it: &mut UdpSocket| it.net.raw())?;
+    instant(lua, &methods, "set_timeout", |lua, it, [seconds, _]| {
+        it.net.timeout = match seconds {
+            Value::Nil => None,
+            seconds => Place::Argument(1).seconds(lua, &seconds)?,
+        };
+        Ok(Nothing::None)
+    })?;
+    Ok(methods)
+}
+
+/// Methods that do not wait.
+fn fallible(lua: &Lua) -> mlua::Result<Table> {
+    let methods = lua.create_table()?;
+    instant(lua, &methods, "join", |lua, it, arguments| {
+        let (group, interface) = group(lua, arguments)?;
+        it.net.socket()?.join(group, &interface).map_err(|error| Error::from_listen(&error))?;
+        Ok(Nothing::None)
+    })?;
+    instant(lua, &methods, "leave", |lua, it, arguments| {
+        let (group, interface) = group(lua, arguments)?;
+        it.net.socket()?.leave(group, &interface).map_err(|error| Error::from_listen(&error))?;
+        Ok(Nothing::None)
+    })?;
+    instant(lua, &methods, "set_option", |lua, it, [name, value]| {
+        let name = option_name(lua, &name)?;
+        let setting = setting(lua, Place::Option(name), name, &value)?;
+        it.net.socket()?.set(&setting).map_err(|error| Error::from_listen(&error))?;
+        Ok(Nothing::None)
+    })?;
+    instant(lua, &methods, "get_option", |lua, it, [name, _]| {
+        let name = option_name(lua, &name)?;
+        let value = option(lua, it.net.socket()?, name);
+        Ok(value?.map_err(|error| Error::from_listen(&error))?)
+    })?;
+    Ok(methods)
+}
+
+fn instant<R: IntoLua + 'static>(
+    lua: &Lua,
+    methods: &Table,
+    name: &'static str,
+    step: impl Fn(&Lua, &mut UdpSocket, [Value; 2]) -> Result<R, Failure> + 'static,
+) -> mlua::Result<()> {
+    let function = lua.create_function(move |lua, (it, a, b): (Receiver<UdpSocket>, Value, Value)| {
+        let mut it = match receiver(it) {
+            Ok(it) => it,
+            Err(failure) => return reply::failed::<R>(lua, failure, name, None),
+        };
+        let result = step(lua, &mut it, [a, b]);
+        reply::settled(lua, result, name, || Some(it.net.name()))
+    })?;
+    methods.raw_set(name, function)
+}
+
+fn group(lua: &Lua, [group, on]: [Value; 2]) -> Result<(IpAddr, Interface), Misuse> {
+    let place = Place::Argument(1);
+    let text = place.text(lua, &group)?;
+    let ip = match Host::parse(&text) {
+        Ok(Host::Ip(ip)) if ip.is_multicast() => ip,
+        _ => return Err(place.misuse(format!("multicast address expected, got '{text}'"))),
+    };
+    let on = if on.is_nil() { Interface::Index(0) } else { interface(lua, Place::Argument(2), &on)? };
+    Ok((ip, on))
+}
+
+fn option_name(lua: &Lua, name: &Value) -> Result<&'static str, Misuse> {
+    let text = Place::Argument(1).text(lua, name)?;
+    let known = SETTINGS.iter().find(|known| **known == text);
+    known.copied().ok_or_else(|| Place::Argument(1).unknown_option(&text, &SETTINGS))
+}
+
+fn option(lua: &Lua, socket: &Datagram, name: &str) -> mlua::Result<io::Result<Value>> {
+    let value = match name {
+        "broadcast" => socket.broadcast().map(|on| on.into_lua(lua)),
+        "multicast_interface" => socket.multicast_interface().map(|it| match it {
+            Interface::Index(index) => index.into_lua(lua),
+            Interface::Address(address) => address.to_string().into_lua(lua),
+            Interface::Name(name) => name.into_lua(lua),
+        }),
+        "multicast_loop" => socket.multicast_loop().map(|on| on.into_lua(lua)),
+        "multicast_ttl" => socket.multicast_ttl().map(|hops| hops.into_lua(lua)),
+        "recv_buffer" => socket.recv_buffer().map(|bytes| bytes.into_lua(lua)),
+        "send_buffer" => socket.send_buffer().map(|bytes| bytes.into_lua(lua)),
+        _ => socket.ttl().map(|hops| hops.into_lua(lua)),
+    };
+    match value {
+        Ok(value) => value.map(Ok),
+        Err(error) => Ok(Err(error)),
+    }
+}

@@ -1,0 +1,250 @@
+//! UDP: datagrams to and from a socket, with or without a peer.
+
+use std::io;
+use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::address::Host;
+use crate::address::peer_name;
+use crate::error::Error;
+use crate::error::Kind;
+use crate::net::listen::Place;
+use crate::net::reactor::Reactor;
+use crate::net::reactor::Registration;
+use crate::net::resolve::Resolve;
+use crate::options::DatagramOptions;
+use crate::policy::Policy;
+use crate::policy::entry::Wanted;
+use crate::step::Step;
+use crate::sys::datagram;
+use crate::sys::datagram::Datagram;
+use crate::sys::datagram::Received;
+
+/// A socket in the making.
+pub struct Opening {
+    name: String,
+    port: u16,
+    role: Role,
+    resolve: Option<Resolve>,
+}
+
+enum Role {
+    /// Sends to a peer and hears only that one.
+    Peer,
+    Listener(DatagramOptions),
+}
+
+pub struct UdpSocket {
+    /// `None` once closed.
+    open: Option<Open>,
+    local: SocketAddr,
+    peer: Option<SocketAddr>,
+    /// Of receiving, and of sending where that has to wait; `None` is no limit.
+    pub timeout: Option<Duration>,
+}
+
+struct Open {
+    socket: Datagram,
+    /// Set once the loop watches it.
+    registration: Option<Registration>,
+}
+
+impl Opening {
+    /// Of a socket with a peer.
+    pub fn to_peer(name: &str, host: Host, port: u16, limit: Duration, policy: Policy) -> Self {
+        let resolve = Resolve::new(name, host, Some(port), policy).within(Some(limit));
+        Self { name: name.into(), port, role: Role::Peer, resolve: Some(resolve) }
+    }
+
+    /// Of a socket that listens.
+    pub fn to_listen(
+        name: &str,
+        place: Place,
+        port: u16,
+        options: DatagramOptions,
+        policy: Policy,
+    ) -> Result<Self, Error> {
+        let resolve = match place {
+            Place::Everywhere => {
+                policy.check_everywhere(Wanted::Port(port))?;
+                None
+            }
+            Place::At(host) => Some(Resolve::new(name, host, Some(port), policy).for_listening()),
+        };
+        Ok(Self { name: name.into(), port, role: Role::Listener(options), resolve })
+    }
+
+    /// `None`: a look-up is under way.
+    pub fn step(&mut self) -> Result<Option<UdpSocket>, Error> {
+        let Some(resolve) = &mut self.resolve else {
+            let Role::Listener(options) = &self.role else { return Err(Error::closed_here()) };
+            return UdpSocket::anywhere(self.port, options).map(Some);
+        };
+        let Some(mut addresses) = resolve.step()? else { return Ok(None) };
+        match &self.role {
+            Role::Peer => first(&addresses, |address| {
+                let socket = Datagram::connect(address).map_err(|error| Error::from_connect(&error))?;
+                UdpSocket::new(socket, Some(*address))
+            }),
+            Role::Listener(options) => {
+                // As listeners do.
+                addresses.sort_by_key(SocketAddr::is_ipv6);
+                first(&addresses, |address| {
+                    let socket =
+                        Datagram::bind(address, options).map_err(|error| Error::from_listen(&error))?;
+                    apply(options, &socket).map_err(|error| Error::from_listen(&error))?;
+                    UdpSocket::new(socket, None)
+                })
+            }
+        }
+    }
+
+    pub fn resolve(&mut self) -> Option<&mut Resolve> {
+        self.resolve.as_mut()
+    }
+
+    /// How error messages name the place.
+    pub fn peer(&self) -> String {
+        peer_name(&self.name, Some(self.port))
+    }
+}
+
+/// What the first address gives that works, or the first failure.
+fn first(
+    addresses: &[SocketAddr],
+    open: impl Fn(&SocketAddr) -> Result<UdpSocket, Error>,
+) -> Result<Option<UdpSocket>, Error> {
+    let mut failure = None;
+    for address in addresses {
+        match open(address) {
+            Ok(socket) => return Ok(Some(socket)),
+            // A taken one is an error: the next would be another place.
+            Err(error) if error.kind() == Kind::AddressInUse => return Err(error),
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    Err(failure.unwrap_or_else(Error::closed_here))
+}
+
+fn apply(options: &DatagramOptions, socket: &Datagram) -> io::Result<()> {
+    options.settings.iter().try_for_each(|setting| socket.set(setting))
+}
+
+impl UdpSocket {
+    /// Without a peer, on every address.
+    pub fn anywhere(port: u16, options: &DatagramOptions) -> Result<Self, Error> {
+        let failed = |error: io::Error| Error::from_listen(&error);
+        let socket = Datagram::anywhere(port, options).map_err(failed)?;
+        apply(options, &socket).map_err(failed)?;
+        Self::new(socket, None)
+    }
+
+    fn new(socket: Datagram, peer: Option<SocketAddr>) -> Result<Self, Error> {
+        let local = socket.local_address().map_err(|error| Error::from_listen(&error))?;
+        Ok(Self { open: Some(Open { socket, registration: None }), local, peer, timeout: None })
+    }
+
+    /// To the peer.
+    pub fn send(&self, data: &[u8]) -> Result<Step<usize>, Error> {
+        self.sent(data, self.socket()?.send(data))
+    }
+
+    pub fn send_to(&self, data: &[u8], address: SocketAddr) -> Result<Step<usize>, Error> {
+        let socket = self.socket()?;
+        self.sent(data, socket.send_to(data, address))
+    }
+
+    fn sent(&self, data: &[u8], result: io::Result<Step<()>>) -> Result<Step<usize>, Error> {
+        match result {
+            Ok(step) => Ok(step.map(|()| data.len())),
+            Err(error) if datagram::is_too_long(&error) => {
+                let message = format!("a datagram of {} bytes is longer than the network takes", data.len());
+                Err(Error::new(Kind::TooLarge, message))
+            }
+            Err(error) => Err(Error::from_listen(&error)),
+        }
+    }
+
+    /// One datagram into `room`. One that is longer is consumed, and an error with what there was room for.
+    pub fn receive(&self, room: &mut [u8]) -> Result<Step<Received>, Error> {
+        match self.socket()?.receive(room) {
+            Ok(Step::Ready(got)) if got.is_cut => {
+                let most = room.len();
+                let message = format!("a datagram of more than {most} bytes; what is over is lost");
+                Err(Error::new(Kind::TooLarge, message).with_data(&room[..got.length.min(most)]))
+            }
+            Ok(step) => Ok(step),
+            Err(error) => Err(Error::from_listen(&error)),
+        }
+    }
+
+    /// Idempotent.
+    pub fn close(&mut self) {
+        self.open = None;
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.open.is_none()
+    }
+
+    /// An error once closed.
+    pub fn socket(&self) -> Result<&Datagram, Error> {
+        let open = self.open.as_ref();
+        open.map(|open| &open.socket).ok_or_else(|| Error::new(Kind::Closed, "the socket is closed"))
+    }
+
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// How error messages name it: by its peer, or else by its own address.
+    pub fn name(&self) -> String {
+        self.peer.unwrap_or(self.local).to_string()
+    }
+
+    /// Where `send` sends.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    /// Whether it can send to addresses of a family at all.
+    pub fn speaks(&self, ip: IpAddr) -> bool {
+        self.local.is_ipv6() || ip.is_ipv4()
+    }
+
+    /// `None` once closed.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.open.as_ref().map(|open| open.socket.as_fd())
+    }
+
+    /// The descriptor, for loops of others. `None` once closed.
+    pub fn raw(&self) -> Option<RawFd> {
+        self.open.as_ref().map(|open| open.socket.raw())
+    }
+
+    /// Has the loop watch it; the slot is where it is told. `None` once closed.
+    pub fn watch(&mut self, reactor: &Rc<Reactor>) -> Option<io::Result<usize>> {
+        let open = self.open.as_mut()?;
+        if open.registration.is_none() {
+            let registration = Registration::new(reactor);
+            if let Err(error) = registration.add(open.socket.as_fd()) {
+                return Some(Err(error));
+            }
+            open.registration = Some(registration);
+        }
+        open.registration.as_ref().map(|registration| Ok(registration.slot()))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let Some(registration) = &self.registration {
+            registration.remove(self.socket.as_fd());
+        }
+    }
+}

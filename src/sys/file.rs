@@ -1,0 +1,69 @@
+//! Files that are sent: opened by their path, or by the number that a Lua file has.
+
+use std::ffi::OsStr;
+use std::ffi::c_void;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+
+/// A path of any bytes.
+pub fn path(bytes: &[u8]) -> PathBuf {
+    OsStr::from_bytes(bytes).into()
+}
+
+/// Opens a file for reading, without waiting for anybody: a pipe or a socket is refused.
+pub fn open(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_dir() {
+        return Err(Errno::EISDIR.into());
+    }
+    if kind.is_fifo() || kind.is_socket() {
+        return Err(Errno::ESPIPE.into());
+    }
+    Ok(file)
+}
+
+/// The same open file under a number of its own. `None` for what is no regular file.
+pub fn of_descriptor(fd: BorrowedFd<'_>) -> io::Result<Option<File>> {
+    let file = File::from(fd.try_clone_to_owned()?);
+    let is_regular = file.metadata()?.is_file();
+    Ok(is_regular.then_some(file))
+}
+
+/// The descriptor of C's `FILE`.
+///
+/// # Safety
+/// `file` is one that is open.
+#[allow(unsafe_code, reason = "C's standard library has no safe face")]
+pub unsafe fn number(file: *mut c_void) -> RawFd {
+    // SAFETY: the caller's promise is handed on.
+    unsafe { nix::libc::fileno(file.cast()) }
+}
+
+/// Bytes from `offset` to the end; a device has no end.
+pub fn rest(file: &File, offset: u64) -> io::Result<u64> {
+    let metadata = file.metadata()?;
+    Ok(if metadata.is_file() { metadata.len().saturating_sub(offset) } else { u64::MAX })
+}
+
+/// One read at a position. 0: the file ends there.
+pub fn read_at(file: &File, room: &mut [u8], offset: u64) -> io::Result<usize> {
+    loop {
+        match file.read_at(room, offset) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
