@@ -25,5 +25,6 @@ mod tls;
 mod tls_options;
 mod transfer;
 mod udp;
+mod udp_options;
 mod wait;
 mod writing;

@@ -30,6 +30,8 @@ local loop = {
   -- How many tasks have not ended, and how many of the module's own.
   live = 0,
   quiet = 0,
+  -- Called with a server's task that has ended, and the traceback of its failure.
+  handler_ended = nil,
   -- Raised by the loop where every task waits for what cannot come, and told where the wait was called.
   STUCK = {},
 }
@@ -68,7 +70,7 @@ local function finish(task, ok, ...)
   else
     loop.live = loop.live - 1
   end
-  local is_told, traceback = task.first ~= nil or task.is_cancelled or task.on_end, nil
+  local is_told, traceback = task.first ~= nil or task.is_cancelled or task.server, nil
   if ok then
     task.results = pack(...)
   else
@@ -85,8 +87,8 @@ local function finish(task, ok, ...)
   if task.first then
     contexts.wake_all(task)
   end
-  if task.on_end then
-    task.on_end(task, traceback and traceback.text)
+  if task.server then
+    loop.handler_ended(task, traceback and traceback.text)
   end
   if not ok and not is_told then
     loop.report(task, task.failure[1], traceback.text)

@@ -54,6 +54,34 @@ local handle
 -- Handlers in `close`, of whatever server.
 local closing = {}
 
+--- How many handlers of this server are in `close`, of whatever server. One whose wait could not begin is not.
+local function count_closing(self)
+  local count = 0
+  for context in next, closing do
+    if context.op == "close" and self.handling[context] then
+      count = count + 1
+    end
+  end
+  return count
+end
+
+--- Whether a context that is in `close` has nobody to wait for. A handler does not wait for others that are there.
+local function is_over(self, context)
+  return self.count <= (closing[context] and count_closing(self) or 0)
+end
+
+--- Wakes those in `close` whose wait is over, all at once: who goes on first is not in `close` any more.
+local function tell_closers(self)
+  local context = self.closers.first
+  while context do
+    local behind = context.behind
+    if is_over(self, context) then
+      contexts.wake(context)
+    end
+    context = behind
+  end
+end
+
 --- The connection is done with.
 local function release(server, conn)
   if conn then
@@ -61,7 +89,7 @@ local function release(server, conn)
     server.count = server.count - 1
   end
   wake_all(server.room)
-  wake_all(server.closers)
+  tell_closers(server)
 end
 
 --- A task of the server's has ended: its handler, or what tells of its failure.
@@ -85,12 +113,13 @@ local function ended(context, traceback)
   return release(server, conn)
 end
 
---- Runs `fn` in a task of the server's; `tells`: of a failure.
+loop.handler_ended = ended
+
+--- Runs `fn` in a task of the server's; `tells`: of a failure. There are many of these: a context with more than eight
+-- fields is twice as large.
 function handle(server, conn, tells, fn, ...)
-  local task = tasks.spawn(fn, ...)
-  local context = task[1]
-  task[2] = server.handler
-  context.server, context.conn, context.tells, context.on_end = server, conn, tells, ended
+  local context = loop.spawn(fn, false, ...)
+  context.server, context.conn, context.tells = server, conn, tells or nil
   server.handling[context] = true
 end
 
@@ -163,9 +192,8 @@ local function serve(name, host, port, handler, options)
     limit = options and tonumber(rawget(options, "max_connections")) or 1 / 0,
     on_error = options and rawget(options, "on_error") or nil, room = {}, closers = {},
   }, Server)
-  local task = tasks.spawn(accept_all, server)
-  task[2] = handler
-  server.acceptor = task[1]
+  server.acceptor = loop.spawn(accept_all, false, server)
+  server.acceptor.handle = { server.acceptor, handler }
   return server
 end
 
@@ -182,17 +210,6 @@ local function stop_accepting(self)
   listening.close(self.listener)
 end
 
---- How many handlers of this server are in `close`, of whatever server. One whose wait could not begin is not.
-local function count_closing(self)
-  local count = 0
-  for context in next, closing do
-    if context.op == "close" and self.handling[context] then
-      count = count + 1
-    end
-  end
-  return count
-end
-
 --- Cancels the handlers that still run; `spares`: not those in `close`.
 local function cancel_all(self, spares)
   for context in next, self.handling do
@@ -202,22 +219,22 @@ local function cancel_all(self, spares)
   end
 end
 
---- Waits until none of the others runs. After `expiry`, or if this itself is cut, they are cancelled. A handler waits
--- for none that waits in `close`, too.
+--- Waits until none of the others runs. After `expiry`, or if this itself is cut, they are cancelled.
 local function wait_for_handlers(self, expiry, is_handler)
-  while self.count > (is_handler and count_closing(self) or 0) do
+  while not is_over(self, loop.context()) do
     local context, outcome, on_time = enter("close", expiry)
     if context then
       append(context, self.closers)
       outcome = park(context, "close", outcome, on_time)
     end
-    if outcome ~= READY then
-      cancel_all(self, is_handler)
-      if outcome ~= TIMED_OUT then
-        return cut(nil, "close", outcome)
-      end
-      expiry = nil
+    if outcome == READY then
+      return
     end
+    cancel_all(self, is_handler)
+    if outcome ~= TIMED_OUT then
+      return cut(nil, "close", outcome)
+    end
+    expiry = nil
   end
 end
 
@@ -231,9 +248,8 @@ function methods.close(self, grace)
   local own = context.server
   if own then
     closing[context] = true
-    -- Others in `close` need not wait for this one any more.
     context.op = "close"
-    wake_all(own.closers)
+    tell_closers(own)
   end
   local err = wait_for_handlers(self, expiry, own ~= nil)
   closing[context] = nil

@@ -18,7 +18,7 @@ end
 
 --- Where a task's function stands.
 function loop.origin(task)
-  return loop.place_of(task.handle[2])
+  return loop.place_of(task.server and task.server.handler or task.handle and task.handle[2])
 end
 
 --- `op at script.lua:12` of a task that waits. A tail call hides where; then it is named by its function.
