@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// How to connect.
@@ -41,7 +42,8 @@ pub struct ConnectionOptions {
     pub read_timeout: Option<Duration>,
     /// As `read_timeout`.
     pub write_timeout: Option<Duration>,
-    pub format: Format,
+    /// Shared by all connections of a listener.
+    pub format: Rc<Format>,
 }
 
 impl Default for ConnectionOptions {
@@ -51,7 +53,7 @@ impl Default for ConnectionOptions {
             keepalive: Keepalive::On,
             read_timeout: None,
             write_timeout: None,
-            format: Format::default(),
+            format: Rc::default(),
         }
     }
 }

@@ -46,9 +46,9 @@ impl Connection {
         let ends = self.net.ends();
         let tls = if self.net.is_tls() { ", TLS" } else { "" };
         let state = if self.net.is_closed() { ", closed" } else { "" };
-        match ends.port {
+        match ends.port() {
             Some(_) => format!("Connection ({} -> {}{tls}{state})", ends.local, ends.remote),
-            None => format!("Connection ({}{tls}{state})", ends.host),
+            None => format!("Connection ({}{tls}{state})", ends.host()),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Option tables of scripts, parsed strictly into plain structs.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use mlua::Lua;
@@ -146,18 +147,23 @@ fn set_connection(
 }
 
 /// Sets one of the limits and formats; `false` if `name` is none of them.
-pub fn set_format(lua: &Lua, format: &mut Format, name: &str, value: &Value) -> Result<bool, Misuse> {
+pub fn set_format(lua: &Lua, shared: &mut Rc<Format>, name: &str, value: &Value) -> Result<bool, Misuse> {
+    if !FORMATS.contains(&name) {
+        return Ok(false);
+    }
     let place = Place::Option(name);
+    let format = Rc::make_mut(shared);
     match name {
         "newline" => format.newline = place.string(lua, value)?.as_bytes().to_vec(),
         "max_line" => format.max_line = place.limit(lua, value, 0)?,
         "max_packet" => format.max_packet = place.limit(lua, value, 0)?,
         "max_json" => format.max_json = place.limit(lua, value, 0)?,
-        "packet_endian" => format.packet_endian = place.word(lua, value, &ENDIANS)?,
-        _ => return Ok(false),
+        _ => format.packet_endian = place.word(lua, value, &ENDIANS)?,
     }
     Ok(true)
 }
+
+const FORMATS: [&str; 5] = ["max_json", "max_line", "max_packet", "newline", "packet_endian"];
 
 pub const ENDIANS: [(&str, Endian); 2] = [("big", Endian::Big), ("little", Endian::Little)];
 

@@ -151,8 +151,8 @@ fn closing(lua: &Lua, core: &Table) -> mlua::Result<()> {
 }
 
 fn ends(lua: &Lua, plain: &Table) -> mlua::Result<()> {
-    query(lua, plain, "host", |it: &mut Connection| it.net.ends().host.clone())?;
-    query(lua, plain, "port", |it: &mut Connection| it.net.ends().port)?;
+    query(lua, plain, "host", |it: &mut Connection| it.net.ends().host())?;
+    query(lua, plain, "port", |it: &mut Connection| it.net.ends().port())?;
     query(lua, plain, "local_host", |it: &mut Connection| it.net.ends().local.host())?;
     query(lua, plain, "local_port", |it: &mut Connection| it.net.ends().local.port())?;
     query(lua, plain, "local_addr", |it: &mut Connection| Address::to_string(&it.net.ends().local))?;

@@ -52,7 +52,7 @@ pub struct Connection {
     pub(super) is_tls: bool,
     /// Of a closed one: whether the peer had left before.
     had_left: bool,
-    pub format: Format,
+    pub format: Rc<Format>,
     pub reading: Time,
     pub writing: Time,
 }
@@ -66,11 +66,34 @@ pub enum Origin {
 
 /// Both ends, as they were when the connection was made.
 pub struct Ends {
-    /// As given to connect.
-    pub host: String,
-    pub port: Option<u16>,
+    /// As given to connect; `None` of an accepted one, whose addresses say it.
+    given: Option<(Box<str>, Option<u16>)>,
     pub local: Address,
     pub remote: Address,
+}
+
+impl Ends {
+    /// With the host and port as given to connect.
+    pub fn dialled(host: &str, port: Option<u16>, local: Address, remote: Address) -> Self {
+        Self { given: Some((host.into(), port)), local, remote }
+    }
+
+    pub fn accepted(local: Address, remote: Address) -> Self {
+        Self { given: None, local, remote }
+    }
+
+    /// A client of a unix socket has no name: it is called by the listener's.
+    fn called(&self) -> &Address {
+        if let Address::Unix(_) = self.remote { &self.local } else { &self.remote }
+    }
+
+    pub fn host(&self) -> String {
+        self.given.as_ref().map_or_else(|| self.called().host(), |(host, _)| host.to_string())
+    }
+
+    pub fn port(&self) -> Option<u16> {
+        self.given.as_ref().map_or_else(|| self.called().port(), |(_, port)| *port)
+    }
 }
 
 /// The time of one direction, and what its last step was waiting for.
@@ -119,7 +142,7 @@ impl Connection {
             }
         }
         let mut it = Self::of(Stream::new(Source::Socket(socket)), ends, origin);
-        it.format = options.format.clone();
+        it.format = Rc::clone(&options.format);
         it.reading.timeout = options.read_timeout;
         it.writing.timeout = options.write_timeout;
         Ok(it)
@@ -129,7 +152,7 @@ impl Connection {
     pub fn stdin() -> io::Result<Self> {
         let stream = Stream::new(Source::Stdin(Input::stdin()?));
         let (local, remote) = (Address::Stdin, Address::Stdin);
-        Ok(Self::of(stream, Ends { host: "stdin".into(), port: None, local, remote }, Origin::Dialled))
+        Ok(Self::of(stream, Ends::dialled("stdin", None, local, remote), Origin::Dialled))
     }
 
     fn of(stream: Stream, ends: Ends, origin: Origin) -> Self {
@@ -142,7 +165,7 @@ impl Connection {
             origin,
             is_tls: false,
             had_left: false,
-            format: Format::default(),
+            format: Rc::default(),
             reading: Time::default(),
             writing: Time::default(),
         }
@@ -449,6 +472,6 @@ impl Connection {
 
     /// How error messages name the other side.
     pub fn peer(&self) -> String {
-        peer_name(&self.ends.host, self.ends.port)
+        peer_name(&self.ends.host(), self.ends.port())
     }
 }

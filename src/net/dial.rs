@@ -277,7 +277,7 @@ impl Dial {
     fn connected(&self, socket: Watched<Socket>, remote: Address) -> Result<State, Error> {
         let failed = |error| Error::from_connect(&error);
         let local = socket.it.local_address().map_err(failed)?;
-        let ends = Ends { host: self.host.clone(), port: self.port, local, remote };
+        let ends = Ends::dialled(&self.host, self.port, local, remote);
         let (is_watched, options) = (socket.is_watched, &self.options.connection);
         let mut connection = Connection::new(socket.it, ends, Origin::Dialled, options).map_err(failed)?;
         if let Some(config) = &self.tls {

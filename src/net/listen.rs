@@ -205,14 +205,11 @@ impl Listener {
     }
 
     fn connection(&self, socket: Socket, remote: Address) -> io::Result<Connection> {
-        // A client of a unix socket has no name: it is called by the listener's.
-        let called = if let Address::Unix(_) = remote { &self.address } else { &remote };
-        let (host, port) = (called.host(), called.port());
         let local = match &self.address {
             Address::Unix(_) => self.address.clone(),
             _ => socket.local_address()?,
         };
-        let ends = Ends { host, port, local, remote };
+        let ends = Ends::accepted(local, remote);
         Connection::new(socket, ends, Origin::Accepted, &self.options)
     }
 

@@ -43,9 +43,9 @@ impl Connection {
         }
         let session = match &options.tls {
             UpgradeSide::Client(tls) => {
-                let name = tls.sni.as_ref().unwrap_or(&self.ends.host);
+                let name = tls.sni.clone().unwrap_or_else(|| self.ends.host());
                 let address = self.ends.remote.to_string();
-                Session::client(&ClientConfig::of(tls)?, &covered_name(name), &address)
+                Session::client(&ClientConfig::of(tls)?, &covered_name(&name), &address)
             }
             UpgradeSide::Server(tls) => Session::server(&ServerConfig::of(tls)?),
         };
