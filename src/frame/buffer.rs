@@ -88,7 +88,10 @@ impl Buffer {
         if self.start == self.end {
             self.start = 0;
             self.end = 0;
-            if self.bytes.len() > KEPT {
+            if SIZES.contains(&self.bytes.len()) {
+                // The next read of any connection takes it: whoever waits for something else costs no buffer.
+                self.release_if_empty();
+            } else if self.bytes.len() > KEPT {
                 self.bytes = Vec::new();
             }
         }
@@ -109,6 +112,14 @@ impl Buffer {
         self.room(bytes.len())?[..bytes.len()].copy_from_slice(bytes);
         self.arrived(bytes.len());
         Ok(())
+    }
+
+    /// Puts bytes back that were consumed, before all others.
+    pub fn put_back(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let rest = self.bytes().to_vec();
+        self.consume(rest.len());
+        self.append(bytes)?;
+        self.append(&rest)
     }
 
     pub fn bytes(&self) -> &[u8] {

@@ -22,6 +22,7 @@ use crate::lua::listener::Listen;
 use crate::lua::listener::Listener;
 use crate::lua::reply;
 use crate::lua::resolve::Resolve;
+use crate::lua::transfer::SlowFile;
 use crate::lua::udp::Opening;
 use crate::lua::udp::UdpSocket;
 use crate::lua::wait::from_seconds;
@@ -170,6 +171,8 @@ fn watch(reactor: &Rc<Reactor>, target: &AnyUserData) -> mlua::Result<Watched> {
         it.net.watch(reactor)
     } else if let Ok(mut it) = target.borrow_mut::<Listen>() {
         it.net.resolve().and_then(|resolve| resolve.watch(reactor))
+    } else if let Ok(mut it) = target.borrow_mut::<SlowFile>() {
+        Some(it.net.watch(reactor))
     } else if let Ok(mut it) = target.borrow_mut::<Opening>() {
         it.net.resolve().and_then(|resolve| resolve.watch(reactor))
     } else {
@@ -198,6 +201,8 @@ pub fn cut(lua: &Lua, (target, op, cause): (Value, String, Integer)) -> mlua::Re
     } else if let Ok(mut it) = target.borrow_mut::<Listen>() {
         it.net.abandon();
         (cause.error(), it.net.peer())
+    } else if target.is::<SlowFile>() {
+        return failure::object(lua, &cause.error(), &op, None);
     } else if let Ok(mut it) = target.borrow_mut::<Resolve>() {
         (cause.of_look_up(&mut it.net), it.net.peer())
     } else if let Ok(mut it) = target.borrow_mut::<Opening>() {

@@ -40,7 +40,7 @@ pub fn load(lua: &Lua, core: &Table) -> mlua::Result<Runtime> {
     let () = run(chunk!("stages.lua")).call((core, &errors, &contexts, &looping, &waiting, &connection))?;
     let coroutines: Table = run(chunk!("coroutines.lua")).call((core, &errors, suspension, &looping))?;
     let tasks: Table =
-        run(chunk!("tasks.lua")).call((core, &errors, &contexts, scopes, &looping, &waiting, coroutines))?;
+        run(chunk!("tasks.lua")).call((core, &errors, &contexts, scopes, &looping, &waiting, &coroutines))?;
     let queue: Function = run(chunk!("queue.lua")).call((core, &errors, &contexts, &looping, &waiting))?;
     let establish: Function = run(chunk!("establish.lua")).call((core, &errors, &waiting))?;
     let listener: Table =
@@ -56,7 +56,15 @@ pub fn load(lua: &Lua, core: &Table) -> mlua::Result<Runtime> {
         &listener,
         &connection,
     ))?;
-    let copy: Function = run(chunk!("copy.lua")).call((core, &errors, &looping, &connection))?;
+    let copy: Function = run(chunk!("copy.lua")).call((
+        core,
+        &errors,
+        &contexts,
+        &looping,
+        &waiting,
+        &coroutines,
+        &connection,
+    ))?;
     let udp: Table = run(chunk!("udp.lua")).call((
         core,
         &errors,

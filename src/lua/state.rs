@@ -46,6 +46,7 @@ pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
     query(lua, &plain, "is_tls", |it: &mut Connection| it.net.is_tls())?;
     query(lua, &plain, "buffered", |it: &mut Connection| it.net.buffered())?;
     core.raw_set("plain", plain)?;
+    query(lua, core, "peer", |it: &mut Connection| it.net.peer())?;
     query(lua, core, "has_left", |it: &mut Connection| it.net.has_left())?;
     closing(lua, core)?;
 

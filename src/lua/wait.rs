@@ -20,6 +20,7 @@ use crate::lua::listener::Listener;
 use crate::lua::reactor;
 use crate::lua::reply;
 use crate::lua::resolve::Resolve;
+use crate::lua::transfer::SlowFile;
 use crate::lua::udp::Opening;
 use crate::lua::udp::UdpSocket;
 use crate::net;
@@ -113,6 +114,10 @@ fn block(_: &Lua, (target, interest, expiry): (Value, Integer, Option<f64>)) -> 
     }
     if let Ok(mut resolve) = target.borrow_mut::<Resolve>() {
         return look_up(Some(&mut resolve.net));
+    }
+    if let Ok(file) = target.borrow::<SlowFile>() {
+        let interest = if interest == code(Interest::Write) { Interest::Write } else { Interest::Read };
+        return fd(Some(file.net.descriptor()), &[interest], Deadline::NEVER);
     }
     let net = &target.borrow::<Connection>()?.net;
     let interests: &[_] = match interest == code(Interest::Write) {

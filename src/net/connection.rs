@@ -26,7 +26,7 @@ use crate::net::reading::Search;
 use crate::net::remains::Remains;
 use crate::net::stream::Source;
 use crate::net::stream::Stream;
-use crate::net::transfer::Pump;
+use crate::net::transfer::Pipe;
 use crate::options::ConnectionOptions;
 use crate::options::Format;
 use crate::options::Keepalive;
@@ -245,7 +245,7 @@ impl Connection {
                 false => match &mut write.body {
                     Body::Pieces(pieces) => stream.send(&pieces.slices(), write.cut.most(), &mut self.buffer),
                     Body::Part(part) => stream.send_part(part, &mut self.buffer),
-                    Body::Piped(pump, left) => stream.send_piped(pump, *left, &mut self.buffer),
+                    Body::Piped(pipe) => stream.send_piped(&mut pipe.borrow_mut(), &mut self.buffer),
                 },
             };
             match step {
@@ -336,12 +336,21 @@ impl Connection {
         }
     }
 
-    /// Moves what has arrived into a pipe; what was read before has to be taken first. 0: the end of the stream.
-    pub fn pipe_in(&mut self, pump: &Pump, count: usize) -> Result<Step<usize>, Error> {
+    /// Moves what has arrived into a pipe, see `Stream::pipe_in`. What was read before goes another way.
+    pub fn pipe_in(&mut self, count: usize) -> Result<Step<Option<Pipe>>, Error> {
         let stream = self.stream.as_mut().ok_or_else(Error::closed_here)?;
-        let step = stream.pipe_in(pump, count)?;
+        if self.buffer.len() > 0 || !stream.can_be_piped() {
+            return Ok(Step::Ready(None));
+        }
+        let step = stream.pipe_in(count)?;
         self.reading.waits_for = if let Step::Wait(_) = step { Some(Interest::Read) } else { None };
         Ok(step)
+    }
+
+    /// Puts back what was read, before all that follows.
+    pub fn put_back(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.search = Search::None;
+        if self.stream.is_some() { self.buffer.put_back(bytes) } else { Ok(()) }
     }
 
     /// Whether the kernel may move its bytes.

@@ -1,12 +1,13 @@
 //! Writes that the system did not take at once, in the order in which they were called.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::net::transfer::Part;
-use crate::net::transfer::Pump;
+use crate::net::transfer::Pipe;
 use crate::sys::socket::MAX_SLICES;
 use crate::tls::session::RECORD;
 
@@ -47,8 +48,8 @@ pub struct Write {
 pub enum Body {
     Pieces(Pieces),
     Part(Box<Part>),
-    /// So many bytes in a pipe.
-    Piped(Rc<Pump>, usize),
+    /// Shared with the copy, which takes back what is not sent.
+    Piped(Rc<RefCell<Pipe>>),
 }
 
 pub struct Pieces {
@@ -104,9 +105,8 @@ impl Write {
         self.sent += count;
         match &mut self.body {
             Body::Pieces(pieces) => pieces.advance(count),
-            // It has taken note.
-            Body::Part(_) => {}
-            Body::Piped(_, left) => *left -= count,
+            // They have taken note.
+            Body::Part(_) | Body::Piped(_) => {}
         }
     }
 
@@ -118,7 +118,7 @@ impl Write {
         let is_empty = match &self.body {
             Body::Pieces(pieces) => pieces.left == 0,
             Body::Part(part) => part.is_done(),
-            Body::Piped(_, left) => *left == 0,
+            Body::Piped(pipe) => pipe.borrow().left() == 0,
         };
         is_empty || self.cut == Cut::Some && self.sent > 0
     }

@@ -3,10 +3,15 @@
 use std::fs::File;
 use std::io;
 use std::io::IoSlice;
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
 use crate::error::Error;
+use crate::error::Kind;
 use crate::frame::buffer::Buffer;
+use crate::net::reactor::Reactor;
+use crate::net::reactor::Registration;
 use crate::net::stream::BYTES;
 use crate::net::stream::CALL;
 use crate::net::stream::Direction;
@@ -15,6 +20,7 @@ use crate::net::stream::Stream;
 use crate::step::Interest;
 use crate::step::Step;
 use crate::sys::file;
+use crate::sys::input::Input;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use crate::sys::transfer;
 
@@ -34,10 +40,10 @@ pub struct Part {
 const CHUNK: usize = 256 * 1024;
 
 impl Part {
-    /// At most `count` bytes from `offset` on.
-    pub fn of(file: File, offset: u64, count: Option<u64>) -> io::Result<Self> {
-        let left = file::rest(&file, offset)?.min(count.unwrap_or(u64::MAX));
-        Ok(Self { file, offset, left, chunk: Vec::new(), taken: 0, by_kernel: true })
+    /// At most `count` bytes from `offset` on, up to where the file ends when they are sent.
+    pub fn of(file: File, offset: u64, count: Option<u64>) -> Self {
+        let left = count.unwrap_or(u64::MAX);
+        Self { file, offset, left, chunk: Vec::new(), taken: 0, by_kernel: true }
     }
 
     pub fn is_done(&self) -> bool {
@@ -70,19 +76,67 @@ impl Part {
     }
 }
 
-/// Bytes between two connections, and how many.
-pub struct Pump {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    pipe: transfer::Pipe,
+/// A pipe or a terminal that Lua has as a file: it is read and written without blocking.
+pub struct SlowFile {
+    input: Input,
+    /// Set once the loop watches it.
+    registration: Option<Registration>,
 }
 
-impl Pump {
-    /// `None` where the kernel has nothing of the kind.
-    pub fn new() -> io::Result<Option<Rc<Self>>> {
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        return Ok(Some(Rc::new(Self { pipe: transfer::Pipe::new()? })));
-        #[cfg(not(any(target_os = "linux", target_os = "android")))]
-        return Ok(None);
+impl SlowFile {
+    pub fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
+        Ok(Self { input: Input::of(fd)?, registration: None })
+    }
+
+    /// One read. `Ready(0)` is the end.
+    pub fn read(&self, room: &mut [u8]) -> Result<Step<usize>, Error> {
+        self.input.recv(room).map_err(|error| Error::from_file("the file cannot be read", &error))
+    }
+
+    /// One write of some of the bytes.
+    pub fn write(&self, bytes: &[u8]) -> Result<Step<usize>, Error> {
+        self.input.send(bytes).map_err(|error| Error::from_listen(&error))
+    }
+
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.input.as_fd()
+    }
+
+    /// Has the loop watch it; the slot is where it is told.
+    pub fn watch(&mut self, reactor: &Rc<Reactor>) -> io::Result<usize> {
+        if self.registration.is_none() {
+            let registration = Registration::new(reactor);
+            registration.add(self.input.as_fd())?;
+            self.registration = Some(registration);
+        }
+        Ok(self.registration.as_ref().map_or(0, Registration::slot))
+    }
+}
+
+impl Drop for SlowFile {
+    fn drop(&mut self) {
+        if let Some(registration) = &self.registration {
+            registration.remove(self.input.as_fd());
+        }
+    }
+}
+
+/// Bytes between two connections, in the kernel.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub type Pipe = transfer::Pipe;
+
+/// Elsewhere there are none.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub enum Pipe {}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+impl Pipe {
+    pub fn left(&self) -> usize {
+        match *self {}
+    }
+
+    pub fn take_back(&mut self) -> io::Result<Vec<u8>> {
+        match *self {}
     }
 }
 
@@ -122,18 +176,22 @@ impl Stream {
         sent
     }
 
-    /// One step of sending what is in the pipe: `count` bytes.
-    pub(super) fn send_piped(
-        &mut self,
-        pump: &Pump,
-        count: usize,
-        buffer: &mut Buffer,
-    ) -> Result<Step<usize>, Error> {
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        if let Some(step) = self.move_out(buffer, |socket| pump.pipe.drain(socket, count))? {
-            return Ok(step);
+    /// One step of sending what is in the pipe.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(super) fn send_piped(&mut self, pipe: &mut Pipe, buffer: &mut Buffer) -> Result<Step<usize>, Error> {
+        match self.move_out(buffer, |socket| pipe.drain(socket))? {
+            Some(step) => Ok(step),
+            // It goes the other way.
+            None => {
+                let bytes = pipe.take_back().map_err(|error| Error::from_io(&error))?;
+                Err(Error::new(Kind::System, "the kernel cannot move the bytes itself").with_data(bytes))
+            }
         }
-        Err(Error::closed_here())
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub(super) fn send_piped(&mut self, pipe: &mut Pipe, _: &mut Buffer) -> Result<Step<usize>, Error> {
+        match *pipe {}
     }
 
     /// `None`: the kernel cannot do that.
@@ -155,41 +213,34 @@ impl Stream {
                 Ok(Some(Step::Ready(count)))
             }
             Ok(Step::Wait(interest)) => Ok(Some(self.wait(interest))),
-            Err(error) if transfer::cannot(&error) => Ok(None),
-            Err(error) => Err(self.broken(&error, buffer)),
+            Err(error) if transfer::is_of_socket(&error) => Err(self.broken(&error, buffer)),
+            Err(_) => Ok(None),
         }
     }
 
-    /// Moves what has arrived into the pipe, which is empty. 0: the end of the stream.
-    pub fn pipe_in(&mut self, pump: &Pump, count: usize) -> Result<Step<usize>, Error> {
-        match &self.input {
-            Direction::Open => {}
-            Direction::Ended => return Ok(Step::Ready(0)),
-            Direction::Failed(error) => return Err(error.clone()),
-        }
+    /// Moves what has arrived into a pipe; nothing in it is the end of the stream. `None`: the kernel cannot do that.
+    pub fn pipe_in(&mut self, count: usize) -> Result<Step<Option<Pipe>>, Error> {
         if self.has_had_its_share() {
             return Ok(Step::Wait(Interest::Pass));
         }
-        let Some(socket) = self.socket() else { return Err(Error::closed_here()) };
+        let (Direction::Open, Some(socket)) = (&self.input, self.socket()) else {
+            return Ok(Step::Ready(None));
+        };
         #[cfg(any(target_os = "linux", target_os = "android"))]
-        let filled = pump.pipe.fill(socket, count);
+        let filled = Pipe::fill(socket, count);
         #[cfg(not(any(target_os = "linux", target_os = "android")))]
-        let filled = Err::<Step<usize>, _>(io::ErrorKind::Unsupported.into());
+        let filled: io::Result<Step<Pipe>> = Err(io::ErrorKind::Unsupported.into());
         match filled {
-            Ok(Step::Ready(0)) => {
-                self.input = Direction::Ended;
-                Ok(Step::Ready(0))
-            }
-            Ok(Step::Ready(count)) => {
-                self.spent += CALL * (1 + count / BYTES);
-                Ok(Step::Ready(count))
+            Ok(Step::Ready(pipe)) => {
+                if pipe.left() == 0 {
+                    self.input = Direction::Ended;
+                }
+                self.spent += CALL * (1 + pipe.left() / BYTES);
+                Ok(Step::Ready(Some(pipe)))
             }
             Ok(Step::Wait(interest)) => Ok(self.wait(interest)),
-            Err(error) => {
-                let error = Error::from_io(&error);
-                self.input = Direction::Failed(error.clone());
-                Err(error)
-            }
+            // A read tells what is wrong, if anything is.
+            Err(_) => Ok(Step::Ready(None)),
         }
     }
 }

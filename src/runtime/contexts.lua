@@ -11,7 +11,7 @@
 local core = ...
 
 local next, setmetatable = next, setmetatable
-local now, outcome = core.now, core.outcome
+local now, PENDING, outcome = core.now, core.PENDING, core.outcome
 local arm_timer, disarm_timer, take_due, next_ready = core.arm, core.disarm, core.take_due, core.next_ready
 
 local _ENV = nil -- luacheck: ignore
@@ -216,8 +216,12 @@ local function release(context)
   if ticket then
     conn = context.writes
     context.writes, context.ticket = nil, nil
-    core.write_cut(conn, ticket, "write", CANCELLED)
-    outcome()
+    local sent = core.write_cut(conn, ticket, "write", CANCELLED)
+    if sent == PENDING then
+      sent = outcome().written
+    end
+    -- Who sees to what the write had taken asks for it.
+    context.written = sent
     contexts.next_turn(conn)
     if upgrades then
       contexts.end_upgrade(conn)

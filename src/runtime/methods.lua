@@ -368,7 +368,6 @@ local next_line = nexts.lines
 return {
   define = define,
   define_plain = define_plain,
-  define_read = define_read,
   define_silent = define_silent,
   methods = methods,
   failed = failed,

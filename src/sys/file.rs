@@ -52,10 +52,28 @@ pub unsafe fn number(file: *mut c_void) -> RawFd {
     unsafe { nix::libc::fileno(file.cast()) }
 }
 
-/// Bytes from `offset` to the end; a device has no end.
-pub fn rest(file: &File, offset: u64) -> io::Result<u64> {
-    let metadata = file.metadata()?;
-    Ok(if metadata.is_file() { metadata.len().saturating_sub(offset) } else { u64::MAX })
+/// Bytes that C's `FILE` has read and not given yet. `None` where its parts are not known.
+///
+/// # Safety
+/// `file` is one that is open.
+#[allow(unsafe_code, reason = "C's standard library does not tell")]
+pub unsafe fn buffered(file: *const c_void) -> Option<usize> {
+    /// How it begins in glibc, whose programs rely on it (bits/types/struct_FILE.h).
+    #[cfg(target_env = "gnu")]
+    #[repr(C)]
+    struct Parts {
+        flags: std::ffi::c_int,
+        read_ptr: *const u8,
+        read_end: *const u8,
+    }
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the caller's promise; both point into the same buffer, or are null.
+    return Some(unsafe {
+        let parts = &*file.cast::<Parts>();
+        parts.read_end.addr().saturating_sub(parts.read_ptr.addr())
+    });
+    #[cfg(not(target_env = "gnu"))]
+    None
 }
 
 /// One read at a position. 0: the file ends there.

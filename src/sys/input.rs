@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io;
 use std::io::Read;
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
@@ -17,13 +18,22 @@ use crate::step::Step;
 use crate::sys::poller;
 use crate::sys::poller::Source;
 use crate::sys::poller::Woken;
+use crate::sys::signal;
 
 /// A descriptor of its own for standard input, so that closing it leaves descriptor 0 to others.
 pub struct Input(File);
 
+/// Bytes that every pipe takes at once if it takes any, on Linux; elsewhere at least 512 (POSIX, limits.h).
+const FEW: usize = if cfg!(any(target_os = "linux", target_os = "android")) { 4096 } else { 512 };
+
 impl Input {
     pub fn stdin() -> io::Result<Self> {
         io::stdin().as_fd().try_clone_to_owned().map(|fd| Self(fd.into()))
+    }
+
+    /// Of any descriptor, which is left to others, too.
+    pub fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
+        fd.try_clone_to_owned().map(|fd| Self(fd.into()))
     }
 
     /// One read. `Ready(0)` is the end.
@@ -39,6 +49,28 @@ impl Input {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Ok(Step::Wait(Interest::Read));
+                }
+                other => return other.map(Step::Ready),
+            }
+        }
+    }
+
+    /// One write of a few bytes, which does not block where there is room for any (PIPE_BUF, pipe(7)).
+    pub fn send(&self, bytes: &[u8]) -> io::Result<Step<usize>> {
+        loop {
+            let source = Source { fd: self.as_fd(), interest: Interest::Write };
+            match poller::wait(&[source], Deadline::at(Instant::now()))? {
+                Woken::Ready => {}
+                Woken::TimedOut => return Ok(Step::Wait(Interest::Write)),
+                Woken::Early => continue,
+            }
+            let blocked = signal::block()?;
+            let written = (&self.0).write(&bytes[..bytes.len().min(FEW)]);
+            drop(blocked);
+            match written {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Step::Wait(Interest::Write));
                 }
                 other => return other.map(Step::Ready),
             }

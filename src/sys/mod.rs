@@ -7,6 +7,7 @@ pub mod listener;
 pub mod poller;
 pub mod resolver;
 pub mod selector;
+pub mod signal;
 pub mod socket;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub mod transfer;

@@ -1,8 +1,7 @@
 //! Bytes that the kernel moves itself, without them coming here: from a file to a socket (sendfile(2)), and from
 //! socket to socket through a pipe (splice(2)).
 //!
-//! Both raise SIGPIPE where the peer has gone, and take no flag against it: it is blocked in this thread meanwhile, and
-//! one that has come of it is taken.
+//! Both raise SIGPIPE where the peer has gone, and take no flag against it, see `signal.rs`.
 
 use std::fs::File;
 use std::io;
@@ -16,12 +15,11 @@ use nix::fcntl::SpliceFFlags;
 use nix::fcntl::fcntl;
 use nix::fcntl::splice;
 use nix::sys::sendfile::sendfile;
-use nix::sys::signal::SigSet;
-use nix::sys::signal::Signal;
 use nix::unistd::pipe2;
 
 use crate::step::Interest;
 use crate::step::Step;
+use crate::sys::signal;
 use crate::sys::socket::Socket;
 
 /// What is moved at once, at most: a pipe's size that every user may ask for (pipe(7)).
@@ -33,34 +31,71 @@ pub fn send_file(socket: &Socket, file: &File, offset: u64, count: usize) -> io:
     moved(Interest::Write, || sendfile(socket, file, Some(&mut offset), count.min(MOST)))
 }
 
-/// Whether this says that the kernel cannot move these bytes itself.
-pub fn cannot(error: &io::Error) -> bool {
-    let errno = error.raw_os_error().map(Errno::from_raw);
-    matches!(errno, Some(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP | Errno::ESPIPE))
+/// Whether this says that the socket is at fault. Anything else is the file's, or the kernel's, which cannot move these
+/// bytes itself.
+pub fn is_of_socket(error: &io::Error) -> bool {
+    let of_socket = [
+        Errno::EPIPE,
+        Errno::ECONNRESET,
+        Errno::ECONNABORTED,
+        Errno::ENOTCONN,
+        Errno::ETIMEDOUT,
+        Errno::EHOSTUNREACH,
+        Errno::ENETUNREACH,
+        Errno::ENETDOWN,
+        Errno::EHOSTDOWN,
+    ];
+    error.raw_os_error().is_some_and(|errno| of_socket.contains(&Errno::from_raw(errno)))
 }
 
-/// Where bytes are between two sockets.
+/// Bytes on their way between two sockets.
 pub struct Pipe {
     reader: OwnedFd,
-    writer: OwnedFd,
+    /// Without it the pipe would have an end.
+    _writer: OwnedFd,
+    left: usize,
 }
 
 impl Pipe {
-    pub fn new() -> io::Result<Self> {
+    /// What has arrived at a socket, `count` bytes at most. Nothing in it: the end of the stream.
+    pub fn fill(socket: &Socket, count: usize) -> io::Result<Step<Self>> {
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         // A small one is slower, nothing else.
         let _ = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(MOST as i32));
-        Ok(Self { reader, writer })
+        let call = || splice(socket.as_fd(), None, &writer, None, count.min(MOST), flags());
+        Ok(moved(Interest::Read, call)?.map(|left| Self { reader, _writer: writer, left }))
     }
 
-    /// Fills the pipe, which is empty. 0: the end of the stream.
-    pub fn fill(&self, socket: &Socket, count: usize) -> io::Result<Step<usize>> {
-        moved(Interest::Read, || splice(socket.as_fd(), None, &self.writer, None, count.min(MOST), flags()))
+    /// Bytes in it.
+    pub fn left(&self) -> usize {
+        self.left
     }
 
-    /// Empties the pipe, or as much of it as the socket takes.
-    pub fn drain(&self, socket: &Socket, count: usize) -> io::Result<Step<usize>> {
-        moved(Interest::Write, || splice(&self.reader, None, socket.as_fd(), None, count, flags()))
+    /// As many as the socket takes.
+    pub fn drain(&mut self, socket: &Socket) -> io::Result<Step<usize>> {
+        let call = || splice(&self.reader, None, socket.as_fd(), None, self.left, flags());
+        let step = moved(Interest::Write, call)?;
+        if let Step::Ready(count) = step {
+            self.left -= count;
+        }
+        Ok(step)
+    }
+
+    /// All of them, here.
+    pub fn take_back(&mut self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; self.left];
+        let mut taken = 0;
+        while taken < bytes.len() {
+            match nix::unistd::read(&self.reader, &mut bytes[taken..]) {
+                Ok(0) => break,
+                Ok(count) => taken += count,
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        bytes.truncate(taken);
+        self.left = 0;
+        Ok(bytes)
     }
 }
 
@@ -69,24 +104,25 @@ fn flags() -> SpliceFFlags {
 }
 
 fn moved(interest: Interest, mut call: impl FnMut() -> nix::Result<usize>) -> io::Result<Step<usize>> {
-    let mut pipe_signal = SigSet::empty();
-    pipe_signal.add(Signal::SIGPIPE);
-    let before = pipe_signal.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)?;
-    let result = loop {
-        match call() {
-            Err(Errno::EINTR) => {}
-            other => break other,
+    let result = without_signal(|| {
+        loop {
+            match call() {
+                Err(Errno::EINTR) => {}
+                other => return other,
+            }
         }
-    };
-    if result == Err(Errno::EPIPE) && !before.contains(Signal::SIGPIPE) {
-        // It is there already: nothing is waited for.
-        let _ = pipe_signal.wait();
-    }
-    // It cannot fail with a mask that has just been read.
-    let _ = before.thread_set_mask();
+    })?;
     match result {
         Ok(count) => Ok(Step::Ready(count)),
         Err(Errno::EAGAIN) => Ok(Step::Wait(interest)),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// Calls what may raise SIGPIPE, and takes the signal if it has come of it.
+fn without_signal<R>(call: impl FnOnce() -> R) -> io::Result<R> {
+    let blocked = signal::block()?;
+    let result = call();
+    drop(blocked);
+    Ok(result)
 }
