@@ -5,11 +5,12 @@ source = {
    url = "git+file://.",
 }
 description = {
-   summary = "Networking for Lua: verified TLS, connections, listeners, tasks, JSON packets, deadlines",
+   summary = "Networking for Lua: verified TLS, connections, servers, tasks, UDP, JSON packets, deadlines",
    detailed = [[
       One shared library, written in Rust: TLS that is verified by default,
       connections with timeouts and deadlines,
-      listeners, tasks that wait beside each other by the thousand,
+      servers and tasks that wait beside each other by the thousand,
+      UDP, copying, and an allow-list of what may be reached,
       reading by lines, bytes, JSON documents and length-prefixed packets,
       clear error objects, and JSON faster than lua-cjson.
    ]],

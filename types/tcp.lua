@@ -34,8 +34,8 @@ local tcp = {}
 ---@field stage? "resolve"|"connect"|"handshake"
 ---@field alert? string the TLS alert with which the peer broke off
 ---@field errno? integer
----@field data? string malformed input, which is consumed
----@field written? integer bytes that a failed write had sent
+---@field data? string malformed input, which is consumed, or the beginning of a datagram that was too long
+---@field written? integer bytes that a failed write or copy had sent
 ---@field where? string position of the script's call, on a raised object
 ---@field task? tcp.Task the task that was cancelled, at join
 ---@operator concat(string): string
@@ -115,6 +115,37 @@ local tcp = {}
 ---@field max_json? integer 67108864
 ---@field packet_endian? "big"|"little"
 
+---@class tcp.ServeOptions: tcp.ListenOptions
+---@field max_connections? number how many are handled at the same time; none
+---@field on_error? fun(err: any, conn: tcp.Connection?, traceback: string) told of each handler that fails
+
+---@class tcp.UdpOptions
+---@field reuse_port? boolean false
+---@field ipv6_only? boolean false
+---@field broadcast? boolean false
+---@field multicast_interface? string|integer an IPv4 address, or for IPv6 the name or number of an interface
+---@field multicast_loop? boolean true
+---@field multicast_ttl? integer 0 to 255, 1
+---@field recv_buffer? integer bytes
+---@field send_buffer? integer bytes
+---@field ttl? integer 1 to 255
+
+---@class tcp.ResolveOptions
+---@field timeout? number seconds, 5
+---@field family? "any"|"ipv4"|"ipv6"
+
+---@class tcp.CopyOptions
+---@field limit? number bytes at most; none
+---@field progress? fun(bytes: integer) called after each chunk with the bytes so far
+
+--- What is absent adds nothing, an empty list forbids all. Entries: "*", "host", "host:port", "*.example.com",
+--- "10.0.0.0/8:5432", "[fd00::]/8", ":8080", "unix:/run/app/*".
+---@class tcp.Rules
+---@field net? string[] what may be reached
+---@field listen? string[] what may be listened on
+---@field deny? string[] addresses, ranges, ":port", unix paths, and "private"
+---@field files? boolean false: no file is opened by its path
+
 ---@class tcp.CallOptions
 ---@field timeout? number seconds, for this call only
 
@@ -142,6 +173,51 @@ function tcp.connect_tls(host, port, timeout_or_options) end
 ---@param timeout_or_options? number|tcp.ConnectOptions
 ---@return tcp.Connection?, tcp.Error?
 function tcp.try_connect_tls(host, port, timeout_or_options) end
+
+--- The first address of a host.
+---@param host string name or address
+---@param options? tcp.ResolveOptions
+---@return string
+function tcp.resolve(host, options) end
+
+---@param host string
+---@param options? tcp.ResolveOptions
+---@return string?, tcp.Error?
+function tcp.try_resolve(host, options) end
+
+--- All addresses of a host, in the system's order.
+---@param host string name or address
+---@param options? tcp.ResolveOptions
+---@return string[]
+function tcp.resolve_all(host, options) end
+
+---@param host string
+---@param options? tcp.ResolveOptions
+---@return string[]?, tcp.Error?
+function tcp.try_resolve_all(host, options) end
+
+--- A function gives a string, or nil at the end; nil and a second value fail the copy.
+---@alias tcp.source tcp.Connection|file*|fun(): string?, any
+
+--- A function takes a string; false or nil with a second value fail the copy.
+---@alias tcp.target tcp.Connection|file*|fun(bytes: string): any, any
+
+--- Moves everything from the one to the other, and closes neither.
+---@param source tcp.source
+---@param target tcp.target
+---@param options? tcp.CopyOptions
+---@return integer bytes
+function tcp.copy(source, target, options) end
+
+---@param source tcp.source
+---@param target tcp.target
+---@param options? tcp.CopyOptions
+---@return integer?, any error, or what a function has raised
+function tcp.try_copy(source, target, options) end
+
+--- From now on nothing else may be reached or listened on. All calls have to agree.
+---@param rules tcp.Rules
+function tcp.allow(rules) end
 
 ---@param value any
 ---@param kind? tcp.kind
@@ -354,6 +430,16 @@ function Connection:send_some(data, first) end
 ---@return integer?, tcp.Error?
 function Connection:try_send_some(data, first) end
 
+--- Part of a file, from the position `first` on, or from where an open file stands.
+---@param path_or_file string|file*
+---@param first? integer 1
+---@param count? number bytes at most; default: up to the end
+---@return integer bytes that were sent
+function Connection:send_file(path_or_file, first, count) end
+
+---@return integer?, tcp.Error?
+function Connection:try_send_file(path_or_file, first, count) end
+
 ---@param value any
 function Connection:write_json(value) end
 
@@ -549,6 +635,171 @@ function Listener:local_port() end
 
 ---@return integer? descriptor, nil once closed
 function Listener:pollfd() end
+
+--- Calls the handler for each client, in a task of its own, and closes the connection when it returns or fails.
+---@param host string name, address, "*" for every address, or "unix:/path"
+---@param port? integer 0: the system picks; nil for a unix path
+---@param handler fun(conn: tcp.Connection)
+---@param options? tcp.ServeOptions
+---@return tcp.Server
+function tcp.serve(host, port, handler, options) end
+
+---@param host string
+---@param port? integer
+---@param handler fun(conn: tcp.Connection)
+---@param options? tcp.ServeOptions
+---@return tcp.Server?, tcp.Error?
+function tcp.try_serve(host, port, handler, options) end
+
+---@class tcp.Server
+local Server = {}
+
+--- Accepts nobody any more, and waits for the handlers that run.
+---@param grace? number seconds after which they are cancelled, 5
+function Server:close(grace) end
+
+---@return boolean
+function Server:is_closed() end
+
+---@return integer how many are being handled
+function Server:connections() end
+
+---@return string
+function Server:addr() end
+
+---@return string
+function Server:local_addr() end
+
+---@return string
+function Server:local_host() end
+
+---@return integer? nil for a unix path
+function Server:local_port() end
+
+--- With a host, a socket that sends there and hears nobody else.
+---@param host? string name or address
+---@param port? integer
+---@return tcp.UdpSocket
+function tcp.udp(host, port) end
+
+---@param host? string
+---@param port? integer
+---@return tcp.UdpSocket?, tcp.Error?
+function tcp.try_udp(host, port) end
+
+---@param host string name, address, or "*" for every address
+---@param port integer 0: the system picks
+---@param options? tcp.UdpOptions
+---@return tcp.UdpSocket
+function tcp.udp_listen(host, port, options) end
+
+---@param host string
+---@param port integer
+---@param options? tcp.UdpOptions
+---@return tcp.UdpSocket?, tcp.Error?
+function tcp.try_udp_listen(host, port, options) end
+
+---@class tcp.UdpSocket
+local UdpSocket = {}
+
+--- To the peer. Misuse without one.
+---@param data string|number
+---@return integer bytes
+function UdpSocket:send(data) end
+
+---@param data string|number
+---@return integer?, tcp.Error?
+function UdpSocket:try_send(data) end
+
+---@param data string|number
+---@param host string name or address
+---@param port integer
+---@return integer bytes
+function UdpSocket:send_to(data, host, port) end
+
+---@param data string|number
+---@param host string
+---@param port integer
+---@return integer?, tcp.Error?
+function UdpSocket:try_send_to(data, host, port) end
+
+--- The next datagram. One of more than `max` bytes is an error.
+---@param max? number 65535
+---@param timeout? number seconds
+---@return string
+function UdpSocket:recv(max, timeout) end
+
+---@param max? number
+---@param timeout? number
+---@return string?, tcp.Error?
+function UdpSocket:try_recv(max, timeout) end
+
+---@param max? number 65535
+---@param timeout? number seconds
+---@return string data, string host, integer port
+function UdpSocket:recv_from(max, timeout) end
+
+---@param max? number
+---@param timeout? number
+---@return string? data, string|tcp.Error host, integer? port
+function UdpSocket:try_recv_from(max, timeout) end
+
+---@param group string multicast address
+---@param interface? string|integer IPv4: an address of this machine; IPv6: name or number
+function UdpSocket:join(group, interface) end
+
+---@return true?, tcp.Error?
+function UdpSocket:try_join(group, interface) end
+
+---@param group string
+---@param interface? string|integer
+function UdpSocket:leave(group, interface) end
+
+---@return true?, tcp.Error?
+function UdpSocket:try_leave(group, interface) end
+
+---@alias tcp.udp_option
+---| "broadcast"
+---| "multicast_interface"
+---| "multicast_loop"
+---| "multicast_ttl"
+---| "recv_buffer"
+---| "send_buffer"
+---| "ttl"
+
+---@param name tcp.udp_option
+---@param value any
+function UdpSocket:set_option(name, value) end
+
+---@return true?, tcp.Error?
+function UdpSocket:try_set_option(name, value) end
+
+---@param name tcp.udp_option
+---@return any
+function UdpSocket:get_option(name) end
+
+---@return any, tcp.Error?
+function UdpSocket:try_get_option(name) end
+
+---@param s? number seconds for receiving, and for sending where that has to wait
+function UdpSocket:set_timeout(s) end
+
+function UdpSocket:close() end
+
+---@return boolean
+function UdpSocket:is_closed() end
+
+---@return string
+function UdpSocket:local_addr() end
+
+---@return string
+function UdpSocket:local_host() end
+
+---@return integer
+function UdpSocket:local_port() end
+
+---@return integer? descriptor, nil once closed
+function UdpSocket:pollfd() end
 
 ---@class tcp.Task
 local Task = {}
