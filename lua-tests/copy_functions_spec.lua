@@ -175,7 +175,10 @@ describe("a file of copy", function()
         local ok, err = tcp.try_copy(source, file)
         local size = file:seek("end")
         file:close()
-        local there = io.open(path, "rb"):read("*a")
+        local written = io.open(path, "rb")
+        local there = written:read("*a")
+        -- An open file keeps its place on the disk.
+        written:close()
         print(ok, err.kind, err.errno, err.written == size, err.written == #there, #there > 0 and #there < #bytes,
           bytes:sub(1, #there) == there)
         if source == near then

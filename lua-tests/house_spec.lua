@@ -34,8 +34,9 @@ local PLACES = {
   ["crate::frame"] = { "src/lua/", "src/net/", "src/tls/", "src/frame/" },
   ["unsafe {"] = {
     "src/entry.rs", "src/json/stack.rs", "src/lua/boundary.rs", "src/lua/transfer.rs", "src/sys/file.rs",
+    "src/sys/signal.rs",
   },
-  ["unsafe fn"] = { "src/entry.rs", "src/sys/file.rs" },
+  ["unsafe fn"] = { "src/entry.rs", "src/lua/transfer.rs", "src/sys/file.rs" },
   ["unsafe extern"] = { "src/entry.rs", "src/json/stack.rs", "src/lua/boundary.rs", "src/lua/transfer.rs" },
 }
 
