@@ -2,7 +2,7 @@
 
 LUAS = lua5.1 lua5.2 lua5.3 lua5.4 luajit
 
-.PHONY: all demo test lint clean setup setup-demo setup-bench bench-json bench-echo bench-tls
+.PHONY: all demo test lint clean setup setup-demo setup-bench bench-json bench-echo bench-tls bench-memory
 
 all: demo
 
@@ -32,6 +32,10 @@ bench-echo: setup-bench
 # TLS clients against LuaSec, and TLS servers against LuaSec with copas and cqueues, in turn.
 bench-tls: setup-bench
 	tools/bench-tls.sh
+
+# What an idle client of a server costs in memory, 10,000 of them, plain and over TLS.
+bench-memory: setup-bench
+	tools/serve-memory.sh
 
 # Installs what is missing, or says what it is.
 setup:

@@ -90,6 +90,9 @@ impl Default for ListenOptions {
 /// What a handshake may take that is not part of a connect.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What the look-up of a name may take where nothing else is said.
+pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// How to ask a server for TLS, and whom to believe.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TlsClientOptions {

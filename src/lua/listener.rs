@@ -49,6 +49,12 @@ pub struct Listen {
     op: &'static str,
 }
 
+impl Listen {
+    fn deadline(&mut self) -> Deadline {
+        self.net.resolve().map_or(Deadline::NEVER, |resolve| resolve.deadline())
+    }
+}
+
 /// Adds to `core`: `listen` and `serve`, and `listen_on` for both, `accept`, and `listener`, the methods that the world cannot make fail.
 pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
     let listen = |lua: &Lua, (host, port, options)| begin(lua, [host, port, options], None, "listen");
@@ -103,8 +109,9 @@ fn begin(
     match listen.net.step().transpose() {
         Some(ended) => end(lua, &listen, ended),
         None => {
+            let expiry = listen.deadline();
             let more = Value::UserData(lua.create_any_userdata(listen)?);
-            Ok(reply::waiting(lua, Interest::Read, Deadline::NEVER, more))
+            Ok(reply::waiting(lua, Interest::Read, expiry, more))
         }
     }
 }
@@ -114,7 +121,7 @@ fn go_on(lua: &Lua, listen: AnyUserData) -> mlua::Result<Reply<AnyUserData>> {
     let mut listen = listen.borrow_mut::<Listen>()?;
     match listen.net.step().transpose() {
         Some(ended) => end(lua, &listen, ended),
-        None => Ok(reply::waiting(lua, Interest::Read, Deadline::NEVER, Value::Nil)),
+        None => Ok(reply::waiting(lua, Interest::Read, listen.deadline(), Value::Nil)),
     }
 }
 

@@ -199,8 +199,9 @@ pub fn cut(lua: &Lua, (target, op, cause): (Value, String, Integer)) -> mlua::Re
         };
         (error, it.net.peer())
     } else if let Ok(mut it) = target.borrow_mut::<Listen>() {
+        let error = it.net.resolve().map_or_else(|| cause.error(), |resolve| cause.of_look_up(resolve));
         it.net.abandon();
-        (cause.error(), it.net.peer())
+        (error, it.net.peer())
     } else if target.is::<SlowFile>() {
         return failure::object(lua, &cause.error(), &op, None);
     } else if let Ok(mut it) = target.borrow_mut::<Resolve>() {
@@ -209,8 +210,7 @@ pub fn cut(lua: &Lua, (target, op, cause): (Value, String, Integer)) -> mlua::Re
         let error = it.net.resolve().map_or_else(|| cause.error(), |resolve| cause.of_look_up(resolve));
         (error, it.net.peer())
     } else if let Ok(it) = target.borrow::<UdpSocket>() {
-        let peer = it.net.peer().map(|peer| peer.to_string());
-        return failure::object(lua, &cause.error(), &op, peer);
+        (cause.error(), it.net.name())
     } else if let Ok(it) = target.borrow::<Listener>() {
         (cause.error(), it.net.address().to_string())
     } else {

@@ -1,7 +1,6 @@
 //! Names: `tcp.resolve`, and look-ups under way for whatever else takes a host.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use mlua::AnyUserData;
 use mlua::Lua;
@@ -18,6 +17,7 @@ use crate::lua::reply;
 use crate::lua::reply::Reply;
 use crate::net::resolve;
 use crate::options::Family;
+use crate::options::RESOLVE_TIMEOUT;
 use crate::step::Interest;
 
 /// A look-up under way, between its steps.
@@ -26,9 +26,6 @@ pub struct Resolve {
     /// Which of the functions it was called by.
     pub op: &'static str,
 }
-
-/// What resolving may take unless the script says otherwise.
-pub const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Adds to `core`: `resolve` and `resolve_all`, which give lists, and `resolve_on`.
 pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
@@ -102,7 +99,7 @@ fn parse(lua: &Lua, host: &Value, options: &Value, extra: &Value) -> Result<reso
     if !extra.is_nil() {
         return Err(Place::Argument(3).misuse("nothing more expected"));
     }
-    let (mut timeout, mut family) = (Some(TIMEOUT), Family::Any);
+    let (mut timeout, mut family) = (Some(RESOLVE_TIMEOUT), Family::Any);
     match options {
         Value::Nil => {}
         Value::Table(table) => each_option(table, &["family", "timeout"], |name, value| {

@@ -39,6 +39,7 @@ use crate::net::listen;
 use crate::net::resolve::Resolve;
 use crate::net::udp;
 use crate::options::DatagramOptions;
+use crate::options::RESOLVE_TIMEOUT;
 use crate::step::Interest;
 use crate::step::Step;
 
@@ -183,7 +184,7 @@ fn parse(
         let options = datagram_options(lua, Place::Argument(3), options)?;
         udp::Opening::to_listen(&name, listen::Place::At(host), port, options, policy::of(lua))?
     } else {
-        udp::Opening::to_peer(&name, host, port, resolve::TIMEOUT, policy::of(lua))
+        udp::Opening::to_peer(&name, host, port, policy::of(lua))
     }))
 }
 
@@ -235,7 +236,7 @@ fn send_to(
         Ok(parsed) => parsed,
         Err(misuse) => return reply::failed(lua, misuse.into(), OP, None),
     };
-    let limit = it.net.timeout.or(Some(resolve::TIMEOUT));
+    let limit = it.net.timeout.or(Some(RESOLVE_TIMEOUT));
     let net = Resolve::new(&name, host, Some(port), policy::of(lua)).within(limit);
     let mut resolve = resolve::Resolve { net, op: OP };
     match send_resolved(&it.net, &data, &mut resolve).transpose() {

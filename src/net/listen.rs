@@ -29,6 +29,7 @@ use crate::net::resolve::no_address;
 use crate::options::ConnectionOptions;
 use crate::options::Family;
 use crate::options::ListenOptions;
+use crate::options::RESOLVE_TIMEOUT;
 use crate::options::TlsServerOptions;
 use crate::policy::Policy;
 use crate::policy::Purpose;
@@ -89,7 +90,8 @@ impl Listen {
                 self.finish(listener::Listener::bind_unix(&real, &self.options), Some(path))
             }
             State::Start(Place::At(host)) => {
-                self.go_on(Resolve::new(&self.name, host, self.port, self.policy.clone()).for_listening())
+                let resolve = Resolve::new(&self.name, host, self.port, self.policy.clone());
+                self.go_on(resolve.for_listening().within(Some(RESOLVE_TIMEOUT)))
             }
             State::Resolving(resolve) => self.go_on(resolve),
             State::Over => Err(Error::closed_here()),

@@ -18,6 +18,7 @@ use crate::net::reactor::Reactor;
 use crate::net::reactor::Registration;
 use crate::net::resolve::Resolve;
 use crate::options::DatagramOptions;
+use crate::options::RESOLVE_TIMEOUT;
 use crate::policy::Policy;
 use crate::policy::entry::Wanted;
 use crate::step::Step;
@@ -56,8 +57,8 @@ struct Open {
 
 impl Opening {
     /// Of a socket with a peer.
-    pub fn to_peer(name: &str, host: Host, port: u16, limit: Duration, policy: Policy) -> Self {
-        let resolve = Resolve::new(name, host, Some(port), policy).within(Some(limit));
+    pub fn to_peer(name: &str, host: Host, port: u16, policy: Policy) -> Self {
+        let resolve = Resolve::new(name, host, Some(port), policy).within(Some(RESOLVE_TIMEOUT));
         Self { name: name.into(), port, role: Role::Peer, resolve: Some(resolve) }
     }
 
@@ -74,7 +75,10 @@ impl Opening {
                 policy.check_everywhere(Wanted::Port(port))?;
                 None
             }
-            Place::At(host) => Some(Resolve::new(name, host, Some(port), policy).for_listening()),
+            Place::At(host) => {
+                let resolve = Resolve::new(name, host, Some(port), policy);
+                Some(resolve.for_listening().within(Some(RESOLVE_TIMEOUT)))
+            }
         };
         Ok(Self { name: name.into(), port, role: Role::Listener(options), resolve })
     }

@@ -83,6 +83,9 @@ impl Policy {
     }
 
     fn check_name(&self, purpose: Purpose, name: &str, wanted: Wanted) -> Result<(), Error> {
+        if self.layers().iter().any(|layer| layer.deny.as_ref().is_some_and(Vec::is_empty)) {
+            return Err(denied("all is denied (tcp.allow, deny is empty)").with_stage(Stage::Resolve));
+        }
         self.allows(purpose, |entry| entry.covers_name(name, wanted))
             .map_err(|error| error.with_stage(Stage::Resolve))
     }

@@ -129,7 +129,9 @@ local function settle_send(name, op, step, self, data, host, port)
     end
     if ended ~= READY then
       local err = cut(signal == READ and look_up or self, op, ended)
-      err.peer = err.peer or core.peer_name(host, port)
+      if host ~= nil then
+        err.peer = core.peer_name(host, port)
+      end
       return nil, err
     elseif look_up then
       value = core.udp_send_on(self, data, look_up)
