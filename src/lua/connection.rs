@@ -152,7 +152,7 @@ pub fn reading<R: IntoLua + 'static>(
     arity: usize,
     step: impl Fn(&mut connection::Connection, &Call<'_>, &mut bool) -> Result<Step<R>, Failure> + 'static,
 ) -> mlua::Result<()> {
-    let function = lua.create_function(move |lua, (it, a, b, c): (Receiver, Value, Value, Value)| {
+    let function = reply::function(lua, move |lua, (it, a, b, c): (Receiver, Value, Value, Value)| {
         let (mut it, call) = match receiver(it).and_then(|it| Ok((it, Call::new(lua, [a, b, c], arity)?))) {
             Ok(both) => both,
             Err(failure) => return reply::failed(lua, failure, op, None),
@@ -188,7 +188,7 @@ pub fn query<T: Named + 'static, R: IntoLua + 'static>(
     name: &'static str,
     step: impl Fn(&mut T) -> R + 'static,
 ) -> mlua::Result<()> {
-    let function = lua.create_function(move |lua, it: Receiver<T>| match receiver(it) {
+    let function = reply::function(lua, move |lua, it: Receiver<T>| match receiver(it) {
         Ok(mut it) => Ok(reply::done(step(&mut it))),
         Err(failure) => reply::failed(lua, failure, name, None),
     })?;
@@ -202,7 +202,7 @@ pub fn instant<R: IntoLua + 'static>(
     name: &'static str,
     step: impl Fn(&Lua, &mut Connection, [Value; 3]) -> Result<R, Failure> + 'static,
 ) -> mlua::Result<()> {
-    let function = lua.create_function(move |lua, (it, a, b, c): (Receiver, Value, Value, Value)| {
+    let function = reply::function(lua, move |lua, (it, a, b, c): (Receiver, Value, Value, Value)| {
         let mut it = match receiver(it) {
             Ok(it) => it,
             Err(failure) => return reply::failed::<R>(lua, failure, name, None),

@@ -32,9 +32,9 @@ pub struct Dial {
 }
 
 pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
-    core.raw_set("dial", lua.create_function(|lua, arguments| begin(lua, arguments, "connect"))?)?;
-    core.raw_set("dial_tls", lua.create_function(|lua, arguments| begin(lua, arguments, "connect_tls"))?)?;
-    core.raw_set("dial_on", lua.create_function(go_on)?)
+    core.raw_set("dial", reply::function(lua, |lua, arguments| begin(lua, arguments, "connect"))?)?;
+    core.raw_set("dial_tls", reply::function(lua, |lua, arguments| begin(lua, arguments, "connect_tls"))?)?;
+    core.raw_set("dial_on", reply::function(lua, go_on)?)
 }
 
 /// Step: where it has to wait, `more` is the dial to go on with.

@@ -21,9 +21,15 @@ pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
     lua.set_named_registry_value(METATABLE, &metatable)?;
     core.raw_set("error_metatable", metatable)?;
     core.raw_set("where", lua.create_function(|lua, ()| Ok(position(lua)))?)?;
-    core.raw_set("check_kind", lua.create_function(check_kind)?)?;
+    core.raw_set("check_kind", reply::function(lua, check_kind)?)?;
     core.raw_set("type_name", lua.create_function(|_, value: mlua::Value| Ok(type_name(&value)))?)?;
-    core.raw_set("limit", lua.create_function(limit)?)?;
+    // The string that a hook has raised in a call of mlua's; nil of anything else.
+    let raised = |lua: &Lua, value: mlua::Value| match value.as_error().and_then(reply::raised) {
+        Some(text) => lua.create_string(text).map(Some),
+        None => Ok(None),
+    };
+    core.raw_set("raised", lua.create_function(raised)?)?;
+    core.raw_set("limit", reply::function(lua, limit)?)?;
     let is_shortage = |_: &Lua, errno: Option<i32>| Ok(errno.is_some_and(socket::is_shortage));
     core.raw_set("is_shortage", lua.create_function(is_shortage)?)
 }

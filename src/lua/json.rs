@@ -26,8 +26,8 @@ pub fn register(lua: &Lua, core: &Table, marks: &Marks) -> mlua::Result<()> {
     json.raw_set("null", Value::NULL)?;
     json.raw_set("decode", function::<Decode>(lua)?)?;
     json.raw_set("encode", function::<Encode>(lua)?)?;
-    json.raw_set("is_pretty", lua.create_function(is_pretty)?)?;
-    json.raw_set("text", lua.create_function(text)?)?;
+    json.raw_set("is_pretty", reply::function(lua, is_pretty)?)?;
+    json.raw_set("text", reply::function(lua, text)?)?;
     json.raw_set("failed", lua.create_function(failed)?)?;
     core.raw_set("json", json)
 }

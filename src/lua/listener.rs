@@ -58,12 +58,12 @@ impl Listen {
 /// Adds to `core`: `listen` and `serve`, and `listen_on` for both, `accept`, and `listener`, the methods that the world cannot make fail.
 pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
     let listen = |lua: &Lua, (host, port, options)| begin(lua, [host, port, options], None, "listen");
-    core.raw_set("listen", lua.create_function(listen)?)?;
+    core.raw_set("listen", reply::function(lua, listen)?)?;
     let serve =
         |lua: &Lua, (host, port, handler, options)| begin(lua, [host, port, options], Some(handler), "serve");
-    core.raw_set("serve", lua.create_function(serve)?)?;
-    core.raw_set("listen_on", lua.create_function(go_on)?)?;
-    core.raw_set("accept", lua.create_function(accept)?)?;
+    core.raw_set("serve", reply::function(lua, serve)?)?;
+    core.raw_set("listen_on", reply::function(lua, go_on)?)?;
+    core.raw_set("accept", reply::function(lua, accept)?)?;
     let plain = lua.create_table()?;
     query(lua, &plain, "close", |it: &mut Listener| {
         it.net.close();

@@ -64,7 +64,7 @@ pub fn begin(lua: &Lua, id: StateId, is_marked: bool) -> Result<(), String> {
 
 /// Adds to `core`: `allow`.
 pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
-    core.raw_set("allow", lua.create_function(allow)?)
+    core.raw_set("allow", reply::function(lua, allow)?)
 }
 
 /// The policy of this state.

@@ -6,11 +6,15 @@
 //! | has to wait | number: 0 to read, 1 to write, 2 to let others pass, 3 for its turn | when to give up, on `tcp.now`'s clock, or nil | see the step |
 //! | failed | table: the error object | | |
 //! | misuse | string: the text before the function's name | the text after it | |
+//! | interrupted | string: what a hook has raised | nil | |
 
 use std::cell::RefCell;
 use std::ffi::c_void;
 
 use mlua::Either;
+use mlua::FromLuaMulti;
+use mlua::Function;
+use mlua::IntoLua;
 use mlua::LightUserData;
 use mlua::Lua;
 use mlua::Table;
@@ -133,9 +137,38 @@ pub fn failed<R>(lua: &Lua, failure: Failure, op: &str, peer: Option<String>) ->
             let before = Value::String(lua.create_string(before)?);
             (before, Value::String(lua.create_string(after)?), Value::Nil)
         }
-        Failure::Lua(error) => return Err(error),
+        Failure::Lua(error) => return interrupted(lua, error),
     };
     Ok(pending(lua, outcome))
+}
+
+/// A function for the embedded Lua that is a step.
+pub fn function<A: FromLuaMulti, R: IntoLua>(
+    lua: &Lua,
+    step: impl Fn(&Lua, A) -> mlua::Result<Reply<R>> + 'static,
+) -> mlua::Result<Function> {
+    let call = move |lua: &Lua, arguments| match step(lua, arguments)? {
+        Either::Left(value) => value.into_lua(lua).map(Either::Left),
+        Either::Right(mark) => Ok(Either::Right(mark)),
+    };
+    lua.create_function(move |lua, arguments| call(lua, arguments).or_else(|error| interrupted(lua, error)))
+}
+
+/// The reply where Lua itself has failed: a hook, Ctrl-C's above all, strikes in what mlua calls, too.
+pub fn interrupted<R>(lua: &Lua, error: mlua::Error) -> mlua::Result<Reply<R>> {
+    match raised(&error) {
+        Some(text) => Ok(pending(lua, (Value::String(lua.create_string(text)?), Value::Nil, Value::Nil))),
+        None => Err(error),
+    }
+}
+
+/// The string that was raised in a call of mlua's, which has put a traceback behind it.
+pub fn raised(error: &mlua::Error) -> Option<&str> {
+    match error {
+        mlua::Error::RuntimeError(text) => text.split("\nstack traceback:").next(),
+        mlua::Error::CallbackError { cause, .. } => raised(cause),
+        _ => None,
+    }
 }
 
 /// The reply of a step that never waits.

@@ -30,9 +30,9 @@ pub struct Resolve {
 /// Adds to `core`: `resolve` and `resolve_all`, which give lists, and `resolve_on`.
 pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
     for name in ["resolve", "resolve_all"] {
-        core.raw_set(name, lua.create_function(move |lua, arguments| begin(lua, arguments, name))?)?;
+        core.raw_set(name, reply::function(lua, move |lua, arguments| begin(lua, arguments, name))?)?;
     }
-    core.raw_set("resolve_on", lua.create_function(go_on)?)
+    core.raw_set("resolve_on", reply::function(lua, go_on)?)
 }
 
 fn begin(

@@ -61,8 +61,8 @@ pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
         option(lua, it, name)
     })?;
     core.raw_set("fallible", fallible)?;
-    core.raw_set("handshake", lua.create_function(handshake)?)?;
-    core.raw_set("shutdown", lua.create_function(shutdown)?)
+    core.raw_set("handshake", reply::function(lua, handshake)?)?;
+    core.raw_set("shutdown", reply::function(lua, shutdown)?)
 }
 
 /// Step: while it waits, `more` is the ticket of a write that comes first.

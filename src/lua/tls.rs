@@ -29,7 +29,7 @@ use crate::tls::certificate::Description;
 
 /// Adds to `core`: `start_tls`, `may_go_on`, and to its `plain` what there is to know of a session.
 pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
-    core.raw_set("start_tls", lua.create_function(start_tls)?)?;
+    core.raw_set("start_tls", reply::function(lua, start_tls)?)?;
     query(lua, core, "may_go_on", |it: &mut Connection| may_go_on(&it.net))?;
     let plain: Table = core.raw_get("plain")?;
     query(lua, &plain, "cipher", |it: &mut Connection| it.net.session()?.cipher())?;
@@ -55,7 +55,7 @@ fn told(
     name: &'static str,
     tell: impl Fn(&Lua, &Net) -> mlua::Result<Option<Value>> + 'static,
 ) -> mlua::Result<()> {
-    let function = lua.create_function(move |lua, it: Receiver| match receiver(it) {
+    let function = reply::function(lua, move |lua, it: Receiver| match receiver(it) {
         Ok(it) => Ok(reply::done(tell(lua, &it.net)?)),
         Err(failure) => reply::failed(lua, failure, name, None),
     })?;

@@ -55,9 +55,9 @@ pub struct SlowFile {
 /// Adds to `core`: `send_file`, `copy_file` and `send_piped`, first steps of writes; `file_failure`; `pipe_in`, a step that reads; `take_back` and
 /// `put_back`; `can_be_piped`, `is_connection`, `file_number`, `block_pipe_signal`, and `copy_options`.
 pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
-    core.raw_set("send_file", lua.create_function(send_file)?)?;
-    core.raw_set("send_piped", lua.create_function(send_piped)?)?;
-    core.raw_set("copy_file", lua.create_function(copy_file)?)?;
+    core.raw_set("send_file", reply::function(lua, send_file)?)?;
+    core.raw_set("send_piped", reply::function(lua, send_piped)?)?;
+    core.raw_set("copy_file", reply::function(lua, copy_file)?)?;
     core.raw_set("file_failure", lua.create_function(file_failure)?)?;
     // Nil for what is no regular file.
     let size = |_: &Lua, number: i32| {
@@ -113,9 +113,9 @@ pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
     // At once: who is at the other end of a pipe waits for its end.
     let close = |_: &Lua, it: AnyUserData| it.take::<SlowFile>().map(drop);
     core.raw_set("close_slow_file", lua.create_function(close)?)?;
-    core.raw_set("read_file", lua.create_function(read_file)?)?;
-    core.raw_set("write_file", lua.create_function(write_file)?)?;
-    core.raw_set("copy_options", lua.create_function(copy_options)?)
+    core.raw_set("read_file", reply::function(lua, read_file)?)?;
+    core.raw_set("write_file", reply::function(lua, write_file)?)?;
+    core.raw_set("copy_options", reply::function(lua, copy_options)?)
 }
 
 /// Step: between 1 and `most` bytes of a file that may have to be waited for; "" at the end.

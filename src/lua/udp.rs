@@ -68,13 +68,13 @@ thread_local! {
 /// Adds to `core`: `udp`, `udp_listen` and `udp_on`; the steps `udp_send`, `udp_send_to`, `udp_send_on`, `udp_recv`, `udp_recv_from`;
 /// `udp_plain` and `udp_fallible`, methods by name that never wait.
 pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
-    core.raw_set("udp", lua.create_function(|lua, arguments| begin(lua, arguments, "udp"))?)?;
-    core.raw_set("udp_listen", lua.create_function(|lua, arguments| begin(lua, arguments, "udp_listen"))?)?;
-    core.raw_set("udp_on", lua.create_function(go_on)?)?;
-    core.raw_set("udp_send", lua.create_function(send)?)?;
-    core.raw_set("udp_send_to", lua.create_function(send_to)?)?;
-    core.raw_set("udp_send_on", lua.create_function(send_on)?)?;
-    core.raw_set("udp_recv", lua.create_function(recv)?)?;
+    core.raw_set("udp", reply::function(lua, |lua, arguments| begin(lua, arguments, "udp"))?)?;
+    core.raw_set("udp_listen", reply::function(lua, |lua, arguments| begin(lua, arguments, "udp_listen"))?)?;
+    core.raw_set("udp_on", reply::function(lua, go_on)?)?;
+    core.raw_set("udp_send", reply::function(lua, send)?)?;
+    core.raw_set("udp_send_to", reply::function(lua, send_to)?)?;
+    core.raw_set("udp_send_on", reply::function(lua, send_on)?)?;
+    core.raw_set("udp_recv", reply::function(lua, recv)?)?;
     core.raw_set("udp_recv_from", lua.create_function(recv_from)?)?;
     let peer_name = |_: &Lua, (host, port): (String, u16)| Ok(crate::address::peer_name(&host, Some(port)));
     core.raw_set("peer_name", lua.create_function(peer_name)?)?;
@@ -313,7 +313,8 @@ fn recv_from(lua: &Lua, arguments: Arguments) -> mlua::Result<(Value, Value, Val
     let reply = receive(lua, arguments, "recv_from", |data, from| {
         let host = from.map(|from| resolve::text(&from)).into_lua(lua)?;
         Ok((Value::String(data), host, from.map(|from| from.port()).into_lua(lua)?))
-    })?;
+    });
+    let reply = reply.or_else(|error| reply::interrupted(lua, error))?;
     Ok(match reply {
         Either::Left(all) => all,
         Either::Right(pending) => (Value::LightUserData(pending), Value::Nil, Value::Nil),

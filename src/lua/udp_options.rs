@@ -140,7 +140,7 @@ fn instant<R: IntoLua + 'static>(
     name: &'static str,
     step: impl Fn(&Lua, &mut UdpSocket, [Value; 2]) -> Result<R, Failure> + 'static,
 ) -> mlua::Result<()> {
-    let function = lua.create_function(move |lua, (it, a, b): (Receiver<UdpSocket>, Value, Value)| {
+    let function = reply::function(lua, move |lua, (it, a, b): (Receiver<UdpSocket>, Value, Value)| {
         let mut it = match receiver(it) {
             Ok(it) => it,
             Err(failure) => return reply::failed::<R>(lua, failure, name, None),

@@ -70,8 +70,8 @@ pub fn register(lua: &Lua, core: &Table, marks: &Marks) -> mlua::Result<()> {
         writing(lua, &methods, name, move |lua, it, value, _| write_json(lua, it, &marks, value, form))?;
     }
     core.raw_set("writing", methods)?;
-    core.raw_set("write_on", lua.create_function(write_on)?)?;
-    core.raw_set("write_cut", lua.create_function(cut)?)?;
+    core.raw_set("write_on", reply::function(lua, write_on)?)?;
+    core.raw_set("write_cut", reply::function(lua, cut)?)?;
     core.raw_set("front_write", lua.create_function(front_write)?)
 }
 
@@ -85,7 +85,7 @@ fn writing(
     name: &'static str,
     step: impl Fn(&Lua, &mut Connection, Value, MultiValue) -> Outcome + 'static,
 ) -> mlua::Result<()> {
-    let function = lua.create_function(move |lua, (it, first, others): (Receiver, Value, MultiValue)| {
+    let function = reply::function(lua, move |lua, (it, first, others): (Receiver, Value, MultiValue)| {
         let mut it = match receiver(it) {
             Ok(it) => it,
             Err(failure) => return reply::failed(lua, failure, name, None),

@@ -47,12 +47,26 @@ function errors.raise(err)
   return error(err, 0)
 end
 
---- Raises a script's mistake as an ordinary string. `before` and `after` go around the function's name.
+--- Raises a script's mistake as an ordinary string. `before` and `after` go around the function's name. Without
+-- `after` it is none, but what a hook has raised in a step (Ctrl-C), and goes on as it is.
 function errors.misuse(name, before, after)
+  if after == nil then
+    return error(before, 0)
+  end
   local position = where()
   local text = before .. name .. after
   return error(position and position .. ": " .. text or text, 0)
 end
+
+--- A function in Rust that makes an error object.
+local function maker(make)
+  return function(...)
+    local err = make(...)
+    return err == PENDING and errors.misuse("", outcome()) or err
+  end
+end
+
+core.busy, core.cut = maker(core.busy), maker(core.cut)
 
 --- Any value as text, also one whose __tostring fails.
 function errors.text(value)

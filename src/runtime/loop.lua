@@ -108,6 +108,11 @@ function loop.is_interrupt(err)
   return hooks_are_shared and type(err) == "string" and err:find("interrupted!$") ~= nil
 end
 
+--- What a coroutine has failed with: as it was raised, also where a hook struck in the middle of a function in Rust.
+function loop.raised(problem)
+  return type(problem) == "userdata" and core.raised(problem) or problem
+end
+
 local function came_back(task, ok, ...)
   local mark = (...)
   loop.current = nil
@@ -121,12 +126,16 @@ local function came_back(task, ok, ...)
     make_ready(task)
     return error(mark, 0)
   end
-  if not ok and loop.is_interrupt(mark) then
-    task.is_cancelled = true
-    finish(task, false, mark)
-    return error(mark, 0)
+  if ok then
+    return finish(task, true, ...)
   end
-  return finish(task, ok, ...)
+  local problem = loop.raised(mark)
+  if loop.is_interrupt(problem) then
+    task.is_cancelled = true
+    finish(task, false, problem)
+    return error(problem, 0)
+  end
+  return finish(task, false, problem)
 end
 
 --- The body of every task: until it is begun, its arguments wait where they belong, on its stack.
@@ -297,7 +306,7 @@ local function locked(run, limit)
   if err == loop.STUCK then
     return errors.misuse("", err.text, "")
   end
-  return error(err, 0)
+  return error(loop.raised(err), 0)
 end
 
 --- Raises the advice if the loop itself has called who runs.
