@@ -33,11 +33,11 @@ local PLACES = {
   ["crate::tls"] = { "src/lua/", "src/net/", "src/tls/" },
   ["crate::frame"] = { "src/lua/", "src/net/", "src/tls/", "src/frame/" },
   ["unsafe {"] = {
-    "src/entry.rs", "src/json/stack.rs", "src/lua/boundary.rs", "src/lua/transfer.rs", "src/sys/file.rs",
+    "src/entry.rs", "src/json/stack.rs", "src/lua/boundary.rs", "src/lua/file.rs", "src/sys/file.rs",
     "src/sys/signal.rs",
   },
-  ["unsafe fn"] = { "src/entry.rs", "src/lua/transfer.rs", "src/sys/file.rs" },
-  ["unsafe extern"] = { "src/entry.rs", "src/json/stack.rs", "src/lua/boundary.rs", "src/lua/transfer.rs" },
+  ["unsafe fn"] = { "src/entry.rs", "src/lua/file.rs", "src/sys/file.rs" },
+  ["unsafe extern"] = { "src/entry.rs", "src/json/stack.rs", "src/lua/boundary.rs", "src/lua/file.rs" },
 }
 
 describe("the house", function()

@@ -9,6 +9,7 @@ mod boundary;
 mod connection;
 mod dial;
 mod failure;
+mod file;
 mod json;
 mod legacy;
 mod listener;

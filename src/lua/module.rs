@@ -7,6 +7,7 @@ use mlua::Value;
 use crate::lua::connection;
 use crate::lua::dial;
 use crate::lua::failure;
+use crate::lua::file;
 use crate::lua::json;
 use crate::lua::legacy;
 use crate::lua::listener;
@@ -50,6 +51,7 @@ pub fn load(lua: &Lua) -> mlua::Result<Table> {
     state::register(lua, &core)?;
     tls::register(lua, &core)?;
     transfer::register(lua, &core)?;
+    file::register(lua, &core)?;
     json::register(lua, &core, &marks)?;
     legacy::register(lua, &core)?;
     core.raw_set("version", env!("CARGO_PKG_VERSION"))?;

@@ -56,14 +56,15 @@ pub fn load(lua: &Lua, core: &Table) -> mlua::Result<Runtime> {
         &listener,
         &connection,
     ))?;
+    let files: Table = run(chunk!("files.lua")).call((core, &errors, &looping, &waiting))?;
     let copy: Function = run(chunk!("copy.lua")).call((
         core,
         &errors,
         &contexts,
         &looping,
-        &waiting,
         &coroutines,
         &connection,
+        files,
     ))?;
     let udp: Table = run(chunk!("udp.lua")).call((
         core,

@@ -337,12 +337,12 @@ impl Connection {
     }
 
     /// Moves what has arrived into a pipe, see `Stream::pipe_in`. What was read before goes another way.
-    pub fn pipe_in(&mut self, count: usize) -> Result<Step<Option<Pipe>>, Error> {
+    pub fn pipe_in(&mut self, count: usize, pipe: &mut Pipe) -> Result<Step<Option<usize>>, Error> {
         let stream = self.stream.as_mut().ok_or_else(Error::closed_here)?;
         if self.buffer.len() > 0 || !stream.can_be_piped() {
             return Ok(Step::Ready(None));
         }
-        let step = stream.pipe_in(count)?;
+        let step = stream.pipe_in(count, pipe)?;
         self.reading.waits_for = if let Step::Wait(_) = step { Some(Interest::Read) } else { None };
         Ok(step)
     }

@@ -21,7 +21,6 @@ use crate::step::Interest;
 use crate::step::Step;
 use crate::sys::file;
 use crate::sys::input::Input;
-#[cfg(any(target_os = "linux", target_os = "android"))]
 use crate::sys::transfer;
 
 /// Part of a file that is to be sent.
@@ -84,8 +83,8 @@ pub struct SlowFile {
 }
 
 impl SlowFile {
-    pub fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
-        Ok(Self { input: Input::of(fd)?, registration: None })
+    pub fn of(file: File) -> Self {
+        Self { input: Input::of(file), registration: None }
     }
 
     /// One read. `Ready(0)` is the end.
@@ -122,23 +121,7 @@ impl Drop for SlowFile {
 }
 
 /// Bytes between two connections, in the kernel.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-pub type Pipe = transfer::Pipe;
-
-/// Elsewhere there are none.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub enum Pipe {}
-
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-impl Pipe {
-    pub fn left(&self) -> usize {
-        match *self {}
-    }
-
-    pub fn take_back(&mut self) -> io::Result<Vec<u8>> {
-        match *self {}
-    }
-}
+pub use crate::sys::transfer::Pipe;
 
 impl Stream {
     /// Whether the kernel may move its bytes: TLS's it does not know, and standard input may be anything.
@@ -148,7 +131,6 @@ impl Stream {
 
     /// One step of sending a part of a file.
     pub(super) fn send_part(&mut self, part: &mut Part, buffer: &mut Buffer) -> Result<Step<usize>, Error> {
-        #[cfg(any(target_os = "linux", target_os = "android"))]
         if part.by_kernel && part.chunk.is_empty() && self.can_be_piped() {
             let count = usize::try_from(part.left).unwrap_or(transfer::MOST);
             let (file, offset) = (&part.file, part.offset);
@@ -177,7 +159,6 @@ impl Stream {
     }
 
     /// One step of sending what is in the pipe.
-    #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(super) fn send_piped(&mut self, pipe: &mut Pipe, buffer: &mut Buffer) -> Result<Step<usize>, Error> {
         match self.move_out(buffer, |socket| pipe.drain(socket))? {
             Some(step) => Ok(step),
@@ -189,13 +170,7 @@ impl Stream {
         }
     }
 
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    pub(super) fn send_piped(&mut self, pipe: &mut Pipe, _: &mut Buffer) -> Result<Step<usize>, Error> {
-        match *pipe {}
-    }
-
     /// `None`: the kernel cannot do that.
-    #[cfg(any(target_os = "linux", target_os = "android"))]
     fn move_out(
         &mut self,
         buffer: &mut Buffer,
@@ -218,29 +193,30 @@ impl Stream {
         }
     }
 
-    /// Moves what has arrived into a pipe; nothing in it is the end of the stream. `None`: the kernel cannot do that.
-    pub fn pipe_in(&mut self, count: usize) -> Result<Step<Option<Pipe>>, Error> {
+    /// Moves what has arrived into an empty pipe, and tells how much that is; 0 is the end of the stream. `None`:
+    /// nothing has arrived, or the kernel cannot do that; it has to go another way.
+    pub fn pipe_in(&mut self, count: usize, pipe: &mut Pipe) -> Result<Step<Option<usize>>, Error> {
         if self.has_had_its_share() {
             return Ok(Step::Wait(Interest::Pass));
         }
         let (Direction::Open, Some(socket)) = (&self.input, self.socket()) else {
             return Ok(Step::Ready(None));
         };
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        let filled = Pipe::fill(socket, count);
-        #[cfg(not(any(target_os = "linux", target_os = "android")))]
-        let filled: io::Result<Step<Pipe>> = Err(io::ErrorKind::Unsupported.into());
-        match filled {
-            Ok(Step::Ready(pipe)) => {
-                if pipe.left() == 0 {
+        match pipe.fill(socket, count) {
+            Ok(Step::Ready(count)) => {
+                if count == 0 {
                     self.input = Direction::Ended;
                 }
-                self.spent += CALL * (1 + pipe.left() / BYTES);
-                Ok(Step::Ready(Some(pipe)))
+                self.spent += CALL * (1 + count / BYTES);
+                Ok(Step::Ready(Some(count)))
             }
-            Ok(Step::Wait(interest)) => Ok(self.wait(interest)),
-            // A read tells what is wrong, if anything is.
-            Err(_) => Ok(Step::Ready(None)),
+            // The system tells it once.
+            Err(error) if transfer::is_of_socket(&error) => {
+                let error = Error::from_io(&error);
+                self.input = Direction::Failed(error.clone());
+                Err(error)
+            }
+            Ok(Step::Wait(_)) | Err(_) => Ok(Step::Ready(None)),
         }
     }
 }

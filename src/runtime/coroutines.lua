@@ -18,6 +18,11 @@ local pump
 -- Coroutines whose wait is their task's just now: nobody else may resume them.
 local waiting = setmetatable({}, { __mode = "k" })
 
+--- Whether a coroutine is in the middle of a wait of its task's.
+function coroutines.waits(co)
+  return waiting[co] ~= nil
+end
+
 --- What a coroutine that was resumed has come to: a wait is the task's, anything else is the caller's.
 local function came_back(co, ok, ...)
   if ok and (...) == WAIT and loop.current and status(co) == "suspended" then

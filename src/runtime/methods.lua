@@ -105,6 +105,10 @@ local function is_busy(self)
   if reader == running_context() then
     contexts.release(reader)
     return false
+  elseif reader.has_left and reader.has_left(reader) then
+    -- A copy in a coroutine that the script has left.
+    reading[self] = nil
+    return false
   end
   return not core.plain.is_closed(self)
 end

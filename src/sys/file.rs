@@ -16,6 +16,10 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::stat::SFlag;
+use nix::sys::stat::fstat;
+use nix::unistd::Whence;
+use nix::unistd::lseek;
 
 /// A path of any bytes.
 pub fn path(bytes: &[u8]) -> PathBuf {
@@ -35,11 +39,30 @@ pub fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// The same open file under a number of its own. `None` for what is no regular file.
-pub fn of_descriptor(fd: BorrowedFd<'_>) -> io::Result<Option<File>> {
-    let file = File::from(fd.try_clone_to_owned()?);
-    let is_regular = file.metadata()?.is_file();
-    Ok(is_regular.then_some(file))
+/// The same open file under a number of its own.
+pub fn of_number(number: RawFd) -> io::Result<File> {
+    with_number(number, |fd| fd.try_clone_to_owned()).map(File::from)
+}
+
+/// Whether it is a regular file: neither a pipe nor a device, which may have to be waited for.
+pub fn is_regular(number: RawFd) -> io::Result<bool> {
+    let status = with_number(number, |fd| Ok(fstat(fd)?))?;
+    Ok(SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG)
+}
+
+#[allow(unsafe_code, reason = "a number is all that Lua's files have to show")]
+fn with_number<R>(number: RawFd, call: impl FnOnce(BorrowedFd<'_>) -> io::Result<R>) -> io::Result<R> {
+    if number < 0 {
+        return Err(Errno::EBADF.into());
+    }
+    // SAFETY: it is borrowed for this call only, in which the kernel answers with EBADF if it is not open.
+    call(unsafe { BorrowedFd::borrow_raw(number) })
+}
+
+/// Where an open file stands in the kernel's eyes. Fails for what has no positions.
+pub fn position(number: RawFd) -> io::Result<u64> {
+    let position = with_number(number, |fd| Ok(lseek(fd, 0, Whence::SeekCur)?))?;
+    u64::try_from(position).map_err(io::Error::other)
 }
 
 /// The descriptor of C's `FILE`.

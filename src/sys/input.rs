@@ -1,4 +1,4 @@
-//! The process's standard input: a terminal, a pipe or a file that other processes may share.
+//! The process's standard input and what is like it: a terminal, a pipe or a file that other processes may share.
 //!
 //! O_NONBLOCK would hold for all who share it, the shell among them. So it is read only once it is readable.
 
@@ -31,9 +31,9 @@ impl Input {
         io::stdin().as_fd().try_clone_to_owned().map(|fd| Self(fd.into()))
     }
 
-    /// Of any descriptor, which is left to others, too.
-    pub fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
-        fd.try_clone_to_owned().map(|fd| Self(fd.into()))
+    /// Of any file that others have, too.
+    pub fn of(file: File) -> Self {
+        Self(file)
     }
 
     /// One read. `Ready(0)` is the end.

@@ -9,5 +9,5 @@ pub mod resolver;
 pub mod selector;
 pub mod signal;
 pub mod socket;
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg_attr(not(any(target_os = "linux", target_os = "android")), path = "transfer_elsewhere.rs")]
 pub mod transfer;

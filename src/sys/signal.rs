@@ -41,4 +41,15 @@ fn take_pending() {
         let now = nix::libc::timespec { tv_sec: 0, tv_nsec: 0 };
         nix::libc::sigtimedwait(pipe().as_ref(), std::ptr::null_mut(), &raw const now);
     }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    // SAFETY: the set is written whole before it is read, and lives during the call.
+    unsafe {
+        let mut pending = std::mem::zeroed();
+        if nix::libc::sigpending(&raw mut pending) == 0
+            && nix::libc::sigismember(&raw const pending, nix::libc::SIGPIPE) == 1
+        {
+            // It is there, and blocked: this does not wait.
+            let _ = pipe().wait();
+        }
+    }
 }

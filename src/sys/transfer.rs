@@ -51,19 +51,27 @@ pub fn is_of_socket(error: &io::Error) -> bool {
 /// Bytes on their way between two sockets.
 pub struct Pipe {
     reader: OwnedFd,
-    /// Without it the pipe would have an end.
-    _writer: OwnedFd,
+    writer: OwnedFd,
     left: usize,
 }
 
 impl Pipe {
-    /// What has arrived at a socket, `count` bytes at most. Nothing in it: the end of the stream.
-    pub fn fill(socket: &Socket, count: usize) -> io::Result<Step<Self>> {
+    pub fn new() -> io::Result<Self> {
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         // A small one is slower, nothing else.
         let _ = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(MOST as i32));
-        let call = || splice(socket.as_fd(), None, &writer, None, count.min(MOST), flags());
-        Ok(moved(Interest::Read, call)?.map(|left| Self { reader, _writer: writer, left }))
+        Ok(Self { reader, writer, left: 0 })
+    }
+
+    /// What has arrived at a socket, `count` bytes at most, into the empty pipe. 0: the end of the stream.
+    pub fn fill(&mut self, socket: &Socket, count: usize) -> io::Result<Step<usize>> {
+        debug_assert!(self.left == 0);
+        let call = || splice(socket.as_fd(), None, &self.writer, None, count.min(MOST), flags());
+        let step = moved(Interest::Read, call)?;
+        if let Step::Ready(count) = step {
+            self.left = count;
+        }
+        Ok(step)
     }
 
     /// Bytes in it.

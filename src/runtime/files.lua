@@ -1,0 +1,255 @@
+-- Lua's files as sources and targets of a copy: regular ones through Lua's own functions, pipes and terminals without
+-- blocking.
+
+local core, errors, loop, waiting = ...
+
+local setmetatable, tonumber, tostring, type = setmetatable, tonumber, tostring, type
+local max, min, pcall = math.max, math.min, pcall
+local error = error
+local misuse = errors.misuse
+local READ, WRITE, PASS, READY = waiting.READ, waiting.WRITE, waiting.PASS, waiting.READY
+local PENDING, WAITS, outcome = core.PENDING, core.WAITS, core.outcome
+local block_pipe_signal, cut, file_number = core.block_pipe_signal, core.cut, core.file_number
+
+local _ENV = nil -- luacheck: ignore
+
+local files = {}
+
+-- Bytes that are moved at once.
+local CHUNK = 64 * 1024
+files.CHUNK = CHUNK
+
+-- What was read of a file that has no positions, and could not be written: the next copy begins with it.
+local kept = setmetatable({}, { __mode = "k" })
+
+--- Whether a value is an open file of Lua's; misuse if it is a closed one.
+function files.check(name, position, value)
+  local number = type(value) == "userdata" and file_number(value) or nil
+  if number == -1 then
+    return misuse(name, "bad argument #" .. position .. " to '", "' (open file expected, got a closed one)")
+  end
+  return number ~= nil
+end
+
+--- Where a file stands, with what was written to it where others see it; nil if it has no positions.
+function files.position(file)
+  return file:flush() and file:seek("cur")
+end
+
+--- What keeps a file from being used, if anything does.
+local function closed(op, file)
+  return file_number(file) == -1 and errors.new("closed", op, "the file is closed") or nil
+end
+
+files.closed = closed
+
+--- What a file's function that failed has said.
+local function failure(op, problem, errno)
+  return core.file_failure(op, tostring(problem), tonumber(errno))
+end
+
+local function unblock(ok, ...)
+  block_pipe_signal(false)
+  if not ok then
+    return error((...), 0)
+  end
+  return ...
+end
+
+--- Calls a function of a file that writes: who reads from a pipe may have gone.
+local function writing(call, ...)
+  block_pipe_signal(true)
+  return unblock(pcall(call, ...))
+end
+
+--- Reads by a step from a connection, which the copy holds so that nobody else does, or from what reads a file.
+function files.await(state, source, step, most, other)
+  local op = state.op
+  local value = step(source, most, other)
+  local expiry, has_expiry
+  while value == WAITS or value == PENDING do
+    local signal, detail, renews = READ, nil, nil
+    if value == PENDING then
+      signal, detail, renews = outcome()
+      if type(signal) == "string" then
+        return misuse(state.name, signal, detail)
+      elseif type(signal) ~= "number" then
+        return nil, signal
+      end
+    end
+    if renews or not has_expiry then
+      expiry, has_expiry = detail, true
+    end
+    local ended = READY
+    if signal == PASS then
+      loop.pass()
+    else
+      ended = waiting.wait(source, signal, expiry, op, state.readers)
+    end
+    if ended ~= READY then
+      return nil, cut(source, op, ended)
+    end
+    value = step(source, most, other)
+  end
+  return value
+end
+
+--- What reads or writes a file without blocking; false for a regular one, for which Lua's functions do.
+local function open_slow(state, file)
+  local it = core.slow_file(file_number(file))
+  if it == PENDING then
+    local signal, detail = outcome()
+    return nil, type(signal) == "string" and misuse(state.name, signal, detail) or signal
+  end
+  return it
+end
+
+---------------------------------------------------------------------------------------------------------------------
+-- Reading
+
+--- What Lua has read of it already, then what comes.
+local function read_slow(state, most)
+  local file = state.source
+  local count = core.file_buffered(file)
+  if count and count > 0 then
+    return file:read(min(count, most))
+  end
+  local bytes, err = files.await(state, state.reader, core.read_file, most)
+  if bytes == "" then
+    return nil
+  end
+  return bytes, err
+end
+
+--- Some bytes of the source, nil at its end, or nil and the error.
+function files.read(state, most)
+  local file = state.source
+  local err = closed(state.op, file)
+  if err then
+    return nil, err
+  end
+  most = min(most, CHUNK)
+  local rest = kept[file]
+  if rest then
+    kept[file] = #rest > most and rest:sub(most + 1) or nil
+    return rest:sub(1, most)
+  end
+  if state.reader == nil then
+    -- How much Lua has read already is not known everywhere.
+    state.reader = false
+    if core.file_buffered(file) then
+      state.reader, err = open_slow(state, file)
+    end
+  end
+  if err then
+    return nil, err
+  elseif state.reader then
+    return read_slow(state, most)
+  end
+  local bytes, problem, errno = file:read(most)
+  if bytes == nil and problem ~= nil then
+    return nil, failure(state.op, problem, errno)
+  end
+  return bytes
+end
+
+--- What was read and not written comes first in the next copy. A regular file goes back.
+function files.put_back(state, bytes)
+  local file = state.source
+  if not closed(state.op, file) and (state.reader or not file:seek("cur", -#bytes)) then
+    kept[file] = bytes .. (kept[file] or "")
+  end
+end
+
+---------------------------------------------------------------------------------------------------------------------
+-- Writing
+
+--- Where the kernel has come to in a file; nil if it has no positions.
+local function progress_of(file)
+  return core.file_position(file_number(file))
+end
+
+--- How many bytes have reached a file that stood here before: its functions do not tell.
+local function count_written(file, before, most)
+  return before and min(max(progress_of(file) - before, 0), most) or 0
+end
+
+local function write_slow(state, bytes)
+  local done = 0
+  state.done = done
+  while done < #bytes do
+    local value = core.write_file(state.writer, bytes, done)
+    if value == PENDING then
+      local signal, detail = outcome()
+      if type(signal) == "string" then
+        return misuse(state.name, signal, detail)
+      elseif type(signal) ~= "number" then
+        return done, signal
+      end
+      local ended = waiting.wait(state.writer, WRITE, nil, state.op)
+      if ended ~= READY then
+        return done, cut(state.writer, state.op, ended)
+      end
+      value = 0
+    end
+    done = done + value
+    state.done = done
+  end
+  return done
+end
+
+--- Before the first bytes: what the file was given earlier comes first.
+local function open_target(state)
+  local file = state.target
+  local writer, err = open_slow(state, file)
+  state.writer = writer
+  writing(file.flush, file)
+  state.begin = progress_of(file)
+  state.stands = state.begin
+  return err
+end
+
+--- Writes to the target: how many bytes were taken, and the error. `is_prompt`: they are there for others at once.
+function files.write(state, bytes, is_prompt)
+  local file = state.target
+  local err = closed(state.op, file) or state.writer == nil and open_target(state)
+  if err then
+    return 0, err
+  elseif state.writer then
+    return write_slow(state, bytes)
+  end
+  local ok, problem, errno = writing(file.write, file, bytes)
+  if ok and is_prompt then
+    ok, problem, errno = writing(file.flush, file)
+  end
+  if not ok then
+    return count_written(file, state.stands, #bytes), failure(state.op, problem, errno)
+  end
+  state.stands = state.stands and state.stands + #bytes
+  return #bytes
+end
+
+--- All that was written is there in the end: the error, if it is not.
+function files.flush(state)
+  local file = state.target
+  if state.writer == nil or closed(state.op, file) then
+    return nil
+  end
+  local ok, problem, errno = writing(file.flush, file)
+  if not ok then
+    state.total = count_written(file, state.begin, state.total)
+    return failure(state.op, problem, errno)
+  end
+end
+
+function files.finish(state)
+  block_pipe_signal(false)
+  if state.reader then
+    core.close_slow_file(state.reader)
+  end
+  if state.writer then
+    core.close_slow_file(state.writer)
+  end
+end
+
+return files
