@@ -48,7 +48,7 @@ local CALLS = {
 }
 
 --- Calls `fn`, and has a hook raise at its `n`th call or return. Gives whether it struck, and what came of that.
-local function interrupted(n, fn)
+local function interrupted(n, run, fn)
   local count, has_struck = 0, false
   local function strike()
     count = count + 1
@@ -58,7 +58,7 @@ local function interrupted(n, fn)
       error("interrupted!", 0)
     end
   end
-  local _, problem = pcall(function()
+  local _, problem = pcall(run, function()
     debug.sethook(strike, "cr")
     fn()
     debug.sethook()
@@ -69,19 +69,21 @@ end
 
 describe("what a hook raises arrives as it was raised, out of", function()
   for name, prepare in pairs(CALLS) do
-    it(name, function()
-      local n = 0
-      local has_struck, problem
-      repeat
-        n = n + 1
-        local fn, clear_up = prepare()
-        has_struck, problem = interrupted(n, fn)
-        clear_up()
-        if has_struck then
-          assert.equal("interrupted!", problem, "at call or return " .. n)
-        end
-      until not has_struck
-      assert.is_true(n > 6, "the hook was called " .. n .. " times only")
-    end)
+    for place, run in pairs { [""] = function(fn) return fn() end, [" in a task"] = tcp.run } do
+      it(name .. place, function()
+        local n = 0
+        local has_struck, problem
+        repeat
+          n = n + 1
+          local fn, clear_up = prepare()
+          has_struck, problem = interrupted(n, run, fn)
+          clear_up()
+          if has_struck then
+            assert.equal("interrupted!", problem, "at call or return " .. n)
+          end
+        until not has_struck
+        assert.is_true(n > 6, "the hook was called " .. n .. " times only")
+      end)
+    end
   end
 end)
