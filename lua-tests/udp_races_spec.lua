@@ -276,4 +276,33 @@ describe("a finalizer", function()
     client:send("usable")
     assert.equal("usable", server:recv())
   end))
+
+  it("may receive while another receive is under way", cleanly(function()
+    local server, client = udp.pair()
+    local own_server, own_client = udp.pair()
+    local finalized, problem = 0, nil
+    local function finalize()
+      finalized = finalized + 1
+      own_client:send("to a finalizer")
+      local ok, data = pcall(own_server.try_recv, own_server, nil, 0)
+      problem = problem or data ~= "to a finalizer" and ("%s %s"):format(ok, data) or nil
+    end
+    local pause, multiplier = collectgarbage("setpause", 0), collectgarbage("setstepmul", 1000)
+    finally(function()
+      collectgarbage("setpause", pause)
+      collectgarbage("setstepmul", multiplier)
+    end)
+    local data = ("x"):rep(20000)
+    for _ = 1, 1000 do
+      for _ = 1, 4 do
+        with_finalizer(finalize)
+      end
+      client:send(data)
+      assert(server:recv() == data)
+      client:send(data)
+      assert(select(2, server:try_recv(1000)).data == data:sub(1, 1000))
+    end
+    assert.is_nil(problem)
+    assert.is_true(finalized > 0)
+  end))
 end)

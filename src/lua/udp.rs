@@ -340,19 +340,20 @@ fn receive<R>(
         Ok(limits) => limits,
         Err(misuse) => return reply::failed(lua, Failure::Misuse(misuse), op, None),
     };
-    ROOM.with_borrow_mut(|room| {
-        room.resize(LONGEST, 0);
-        let got = match is_taken && !it.net.is_closed() {
-            true => Ok(Step::Wait(Interest::Read)),
-            false => it.net.receive(&mut room[..max]),
-        };
-        match got {
-            Ok(Step::Ready(got)) => {
-                let data = lua.create_string(&room[..got.length])?;
-                Ok(reply::done(give(data, got.from)?))
-            }
-            Ok(Step::Wait(interest)) => waiting(lua, interest, timeout),
-            Err(error) => reply::failed(lua, error.into(), op, Some(it.net.name())),
+    // What is made of a datagram may run finalizers, which may receive: meanwhile the room is not in its place.
+    let mut room = ROOM.take();
+    room.resize(LONGEST, 0);
+    let got = match is_taken && !it.net.is_closed() {
+        true => Ok(Step::Wait(Interest::Read)),
+        false => it.net.receive(&mut room[..max]),
+    };
+    let reply = match got {
+        Ok(Step::Ready(got)) => {
+            lua.create_string(&room[..got.length]).and_then(|data| give(data, got.from)).map(reply::done)
         }
-    })
+        Ok(Step::Wait(interest)) => waiting(lua, interest, timeout),
+        Err(error) => reply::failed(lua, error.into(), op, Some(it.net.name())),
+    };
+    ROOM.set(room);
+    reply
 }
