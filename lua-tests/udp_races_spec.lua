@@ -8,7 +8,9 @@ local waits = require("support.waits")
 
 local fails, spawn = support.fails, tasks.spawn
 local cleanly = waits.cleanly
-local PATIENCE = udp.PATIENCE
+local PATIENCE, MOMENT = udp.PATIENCE, udp.MOMENT
+
+local counts = debug.getregistry()["tcp.counts"]
 
 --- Runs `use` with sockets in all orders in which two datagrams can arrive before the loop looks again.
 local function in_every_order(use)
@@ -221,6 +223,45 @@ describe("a descriptor that is used again", function()
       local again, there = waits.pair()
       there:write("a stream\n")
       assert.equal("a stream", tcp.run(function() return (again:read_line()) end))
+    end
+  end))
+end)
+
+describe("closing a socket", function()
+  after_each(tasks.finish_all)
+
+  it("wakes nobody whose send by name could not wait, and who waits for something else now", cleanly(function()
+    local socket = udp.listen()
+    local task = spawn(function()
+      waits.assert_advice(debug.getinfo(1, "S").short_src,
+        "cannot wait in a coroutine of the script's own inside a task: make it with tcp.wrap",
+        select(2, coroutine.resume(coroutine.create(function()
+          local sent = socket:send_to("x", "localhost", 9)
+          return sent
+        end))))
+      tcp.sleep(MOMENT)
+      return "slept"
+    end)
+    tcp.sleep(0)
+    socket:close()
+    assert.equal("slept", task:join(PATIENCE))
+  end))
+
+  it("leaves nobody in line for it, and so does whatever ends a wait", cleanly(function()
+    local ways = {
+      function(_, _, client) client:send("x") end,
+      function(server) server:close() end,
+      function(_, task) task:cancel() end,
+      function() tcp.sleep(2 * MOMENT) end,
+    }
+    for _, way in ipairs(ways) do
+      local server, client = udp.pair()
+      server:set_timeout(MOMENT)
+      local task = tasks.trying(server, "recv")
+      tcp.sleep(0)
+      way(server, task, client)
+      task:try_join(PATIENCE)
+      assert.equal(0, counts().waiting)
     end
   end))
 end)
