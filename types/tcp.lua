@@ -725,23 +725,27 @@ function UdpSocket:try_send_to(data, host, port) end
 
 --- The next datagram. One of more than `max` bytes is an error.
 ---@param max? number 65535
----@param timeout? number seconds
+---@param timeout? number|tcp.CallOptions seconds
 ---@return string
+---@overload fun(self: tcp.UdpSocket, options: tcp.CallOptions): string
 function UdpSocket:recv(max, timeout) end
 
 ---@param max? number
----@param timeout? number
+---@param timeout? number|tcp.CallOptions
 ---@return string?, tcp.Error?
+---@overload fun(self: tcp.UdpSocket, options: tcp.CallOptions): string?, tcp.Error?
 function UdpSocket:try_recv(max, timeout) end
 
 ---@param max? number 65535
----@param timeout? number seconds
+---@param timeout? number|tcp.CallOptions seconds
 ---@return string data, string host, integer port
+---@overload fun(self: tcp.UdpSocket, options: tcp.CallOptions): string, string, integer
 function UdpSocket:recv_from(max, timeout) end
 
 ---@param max? number
----@param timeout? number
+---@param timeout? number|tcp.CallOptions
 ---@return string? data, string|tcp.Error host, integer? port
+---@overload fun(self: tcp.UdpSocket, options: tcp.CallOptions): string?, string|tcp.Error, integer?
 function UdpSocket:try_recv_from(max, timeout) end
 
 ---@param group string multicast address

@@ -23,10 +23,10 @@ use crate::error::Error;
 use crate::error::Kind;
 use crate::lua::args::Misuse;
 use crate::lua::args::Place;
+use crate::lua::connection::Call;
 use crate::lua::connection::Named;
 use crate::lua::connection::Receiver;
 use crate::lua::connection::receiver;
-use crate::lua::dial::port_number;
 use crate::lua::dial::port_number_at;
 use crate::lua::policy;
 use crate::lua::reply;
@@ -165,21 +165,24 @@ fn parse(
 ) -> Result<Option<udp::Opening>, Failure> {
     let listens = op == "udp_listen";
     if !listens && !options.is_nil() {
-        return Err(Place::Argument(3).misuse("nothing more expected").into());
+        let misuse = Place::Argument(3).misuse("nothing more expected");
+        return Err(misuse.hinting("options are for udp_listen(host, port, options), and set_option").into());
     }
     if !listens && host.is_nil() && port.is_nil() {
         return Ok(None);
     }
     let place = Place::Argument(1);
     let name = place.text(lua, host)?;
+    let form = if listens { "udp_listen(host, port)" } else { "udp(host, port), or udp() without a peer" };
+    let port_number = |port| expected_port(lua, Place::Argument(2), port, form);
     if listens && name == "*" {
-        let port = port_number(lua, port)?;
+        let port = port_number(port)?;
         let options = datagram_options(lua, Place::Argument(3), options)?;
         let everywhere = listen::Place::Everywhere;
         return Ok(Some(udp::Opening::to_listen(&name, everywhere, port, options, policy::of(lua))?));
     }
     let host = datagram_host(place, &name)?;
-    let port = port_number(lua, port)?;
+    let port = port_number(port)?;
     Ok(Some(if listens {
         let options = datagram_options(lua, Place::Argument(3), options)?;
         udp::Opening::to_listen(&name, listen::Place::At(host), port, options, policy::of(lua))?
@@ -193,6 +196,12 @@ fn datagram_host(place: Place<'_>, name: &str) -> Result<Host, Misuse> {
         Host::Unix(_) => Err(place.misuse("name or address expected, got a unix path")),
         host => Ok(host),
     }
+}
+
+/// A call without a port is told its `form`.
+fn expected_port(lua: &Lua, place: Place<'_>, port: &Value, form: &str) -> Result<u16, Misuse> {
+    let number = port_number_at(lua, place, port);
+    number.map_err(|misuse| if port.is_nil() { misuse.hinting(format!("as in {form}")) } else { misuse })
 }
 
 /// Step: how many bytes. While it waits, `more` is nil.
@@ -230,7 +239,8 @@ fn send_to(
     let parsed = Place::Argument(1).string(lua, &data).and_then(|data| {
         let place = Place::Argument(2);
         let name = place.text(lua, &host)?;
-        Ok((data, datagram_host(place, &name)?, name, port_number_at(lua, Place::Argument(3), &port)?))
+        let host = datagram_host(place, &name)?;
+        Ok((data, host, name, expected_port(lua, Place::Argument(3), &port, "send_to(data, host, port)")?))
     });
     let (data, host, name, port) = match parsed {
         Ok(parsed) => parsed,
@@ -301,6 +311,7 @@ fn waiting<R>(lua: &Lua, interest: Interest, limit: Option<Duration>) -> mlua::R
 }
 
 /// The socket, what a datagram has at most, the time limit, and whether others came before, who have to be waited for.
+/// Instead of the time limit, or of both, there may be a table with it.
 type Arguments = (Receiver<UdpSocket>, Value, Value, bool);
 
 /// Step: a datagram.
@@ -331,10 +342,15 @@ fn receive<R>(
         Err(failure) => return reply::failed(lua, failure, op, None),
     };
     let limits = || {
-        let max = if max.is_nil() { LONGEST } else { Place::Argument(1).limit(lua, &max, 1)?.min(LONGEST) };
-        let timeout =
-            if timeout.is_nil() { it.net.timeout } else { Place::Argument(2).seconds(lua, &timeout)? };
-        Ok((max, timeout))
+        let call = Call::new(lua, [max, timeout, Value::Nil], 2)?;
+        let numbers = || {
+            let timeout = match call.argument(2) {
+                (_, Value::Nil) => call.timeout.unwrap_or(it.net.timeout),
+                (place, seconds) => place.seconds(lua, seconds)?,
+            };
+            Ok((call.optional_limit(1, 1)?.unwrap_or(LONGEST).min(LONGEST), timeout))
+        };
+        numbers().map_err(|it: Misuse| it.hinting(format!("as in {op}(max, timeout), {op}{{ timeout = s }}")))
     };
     let (max, timeout) = match limits() {
         Ok(limits) => limits,

@@ -179,7 +179,8 @@ impl UdpSocket {
         match self.socket()?.receive(room) {
             Ok(Step::Ready(got)) if got.is_cut => {
                 let most = room.len();
-                let message = format!("a datagram of more than {most} bytes; what is over is lost");
+                let message =
+                    format!("a datagram of more than {most} bytes, which is max; what is over is lost");
                 Err(Error::new(Kind::TooLarge, message).with_data(&room[..got.length.min(most)]))
             }
             Ok(step) => Ok(step),
