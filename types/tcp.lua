@@ -123,7 +123,7 @@ local tcp = {}
 ---@field reuse_port? boolean false
 ---@field ipv6_only? boolean false
 ---@field broadcast? boolean false
----@field multicast_interface? string|integer an IPv4 address, or for IPv6 the name or number of an interface
+---@field multicast_interface? string|integer name or number of an interface, or for IPv4 an address that it has
 ---@field multicast_loop? boolean true
 ---@field multicast_ttl? integer 0 to 255, 1
 ---@field recv_buffer? integer bytes
@@ -749,7 +749,7 @@ function UdpSocket:recv_from(max, timeout) end
 function UdpSocket:try_recv_from(max, timeout) end
 
 ---@param group string multicast address
----@param interface? string|integer IPv4: an address of this machine; IPv6: name or number
+---@param interface? string|integer name or number; for IPv4 also an address of this machine
 function UdpSocket:join(group, interface) end
 
 ---@return true?, tcp.Error?

@@ -77,7 +77,9 @@ local function receiving(op)
   return cases
 end
 
-local MEMBERSHIP = join(at(1, GROUP), at(2, INTERFACE, "239.1.2.3"))
+local MEMBERSHIP = join(at(1, GROUP), at(2, INTERFACE, "239.1.2.3"), at(2, INTERFACE, "ff02::1"), {
+  case("argument #2", "name or number of an interface expected for IPv6, got '127.0.0.1'", "ff02::1", "127.0.0.1"),
+})
 
 --- The mistakes with a port, where whoever gives none is told how the call looks.
 local function port_of(port, form)

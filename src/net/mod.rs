@@ -16,3 +16,4 @@ pub mod timers;
 mod tls;
 pub mod transfer;
 pub mod udp;
+mod udp_words;
