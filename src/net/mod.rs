@@ -17,3 +17,4 @@ mod tls;
 pub mod transfer;
 pub mod udp;
 mod udp_words;
+mod watched;

@@ -15,9 +15,9 @@ use crate::error::Error;
 use crate::error::Kind;
 use crate::net::listen::Place;
 use crate::net::reactor::Reactor;
-use crate::net::reactor::Registration;
 use crate::net::resolve::Resolve;
 use crate::net::udp_words;
+use crate::net::watched::Watched;
 use crate::options::DatagramOptions;
 use crate::options::DatagramSetting;
 use crate::options::Interface;
@@ -45,17 +45,11 @@ enum Role {
 
 pub struct UdpSocket {
     /// `None` once closed.
-    open: Option<Open>,
+    open: Option<Watched<Datagram>>,
     local: SocketAddr,
     peer: Option<SocketAddr>,
     /// Of receiving, and of sending where that has to wait; `None` is no limit.
     pub timeout: Option<Duration>,
-}
-
-struct Open {
-    socket: Datagram,
-    /// Set once the loop watches it.
-    registration: Option<Registration>,
 }
 
 impl Opening {
@@ -154,7 +148,7 @@ impl UdpSocket {
 
     fn new(socket: Datagram, peer: Option<SocketAddr>) -> Result<Self, Error> {
         let local = socket.local_address().map_err(|error| Error::from_listen(&error))?;
-        Ok(Self { open: Some(Open { socket, registration: None }), local, peer, timeout: None })
+        Ok(Self { open: Some(Watched::new(socket)), local, peer, timeout: None })
     }
 
     /// To the peer.
@@ -210,7 +204,7 @@ impl UdpSocket {
     }
 
     pub fn set(&mut self, setting: &DatagramSetting) -> Result<(), Error> {
-        let socket = &mut self.open.as_mut().ok_or_else(udp_words::closed)?.socket;
+        let socket = self.open.as_mut().ok_or_else(udp_words::closed)?;
         socket.set(setting).map_err(|error| udp_words::of_setting(&error, setting))
     }
 
@@ -225,8 +219,7 @@ impl UdpSocket {
 
     /// An error once closed.
     pub fn socket(&self) -> Result<&Datagram, Error> {
-        let open = self.open.as_ref();
-        open.map(|open| &open.socket).ok_or_else(udp_words::closed)
+        self.open.as_deref().ok_or_else(udp_words::closed)
     }
 
     fn socket_for(&self, group: IpAddr) -> Result<&Datagram, Error> {
@@ -255,32 +248,16 @@ impl UdpSocket {
 
     /// `None` once closed.
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.open.as_ref().map(|open| open.socket.as_fd())
+        self.open.as_deref().map(Datagram::as_fd)
     }
 
     /// The descriptor, for loops of others. `None` once closed.
     pub fn raw(&self) -> Option<RawFd> {
-        self.open.as_ref().map(|open| open.socket.raw())
+        self.open.as_deref().map(Datagram::raw)
     }
 
     /// Has the loop watch it; the slot is where it is told. `None` once closed.
     pub fn watch(&mut self, reactor: &Rc<Reactor>) -> Option<io::Result<usize>> {
-        let open = self.open.as_mut()?;
-        if open.registration.is_none() {
-            let registration = Registration::new(reactor);
-            if let Err(error) = registration.add(open.socket.as_fd()) {
-                return Some(Err(error));
-            }
-            open.registration = Some(registration);
-        }
-        open.registration.as_ref().map(|registration| Ok(registration.slot()))
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        if let Some(registration) = &self.registration {
-            registration.remove(self.socket.as_fd());
-        }
+        self.open.as_mut().map(|open| open.watch(reactor))
     }
 }
