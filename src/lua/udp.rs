@@ -164,9 +164,12 @@ fn parse(
     op: &str,
 ) -> Result<Option<udp::Opening>, Failure> {
     let listens = op == "udp_listen";
-    if !listens && !options.is_nil() {
-        let misuse = Place::Argument(3).misuse("nothing more expected");
-        return Err(misuse.hinting("options are for udp_listen(host, port, options), and set_option").into());
+    if !listens {
+        let are_options = [host.is_table(), port.is_table(), !options.is_nil()];
+        if let Some(i) = are_options.iter().position(|is_one| *is_one) {
+            let told = "no options expected: they are for udp_listen(host, port, options), and set_option";
+            return Err(Place::Argument(i + 1).misuse(told).into());
+        }
     }
     if !listens && host.is_nil() && port.is_nil() {
         return Ok(None);

@@ -9,6 +9,7 @@ use crate::error::Kind;
 use crate::options::DatagramSetting;
 use crate::options::Interface;
 use crate::sys::datagram::Datagram;
+use crate::sys::datagram::is_forbidden;
 use crate::sys::datagram::is_no_device;
 
 pub fn closed() -> Error {
@@ -51,7 +52,7 @@ pub fn of_send(error: &io::Error, to: SocketAddr, socket: &Datagram) -> Error {
 fn way_out(error: &io::Error, to: SocketAddr) -> Option<&'static str> {
     use io::ErrorKind;
     match error.kind() {
-        ErrorKind::PermissionDenied if to.is_ipv4() => {
+        _ if to.is_ipv4() && is_forbidden(error) => {
             Some("a broadcast address needs set_option(\"broadcast\", true)")
         }
         ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable | ErrorKind::AddrNotAvailable

@@ -257,6 +257,11 @@ pub fn is_too_long(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::EMSGSIZE as i32)
 }
 
+/// Whether it is what a broadcast without permission gets, and not what a firewall says (ip(7)).
+pub fn is_forbidden(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::EACCES as i32)
+}
+
 /// Whether it is for want of an interface.
 pub fn is_no_device(error: &io::Error) -> bool {
     [Errno::ENODEV, Errno::ENXIO].iter().any(|errno| error.raw_os_error() == Some(*errno as i32))
