@@ -81,11 +81,11 @@ local MEMBERSHIP = join(at(1, GROUP), at(2, INTERFACE, "239.1.2.3"), at(2, INTER
   case("argument #2", "name or number of an interface expected for IPv6, got '127.0.0.1'", "ff02::1", "127.0.0.1"),
 })
 
---- The mistakes with a port, where whoever gives none is told how the call looks.
+--- The mistakes with a port, where whoever gives something else is told how the call looks.
 local function port_of(port, form)
   local mistakes = {}
   for i, it in ipairs(port) do
-    local problem = it.value == nil and ("%s; as in %s"):format(it.problem, form) or it.problem
+    local problem = it.problem:find("^number expected") and ("%s; as in %s"):format(it.problem, form) or it.problem
     mistakes[i] = { value = it.value, problem = problem }
   end
   return mistakes

@@ -65,8 +65,8 @@ thread_local! {
     static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Adds to `core`: `udp`, `udp_listen` and `udp_on`; the steps `udp_send`, `udp_send_to`, `udp_send_on`, `udp_recv`, `udp_recv_from`;
-/// `udp_plain` and `udp_fallible`, methods by name that never wait.
+/// Adds to `core`: `udp`, `udp_listen` and `udp_on`; the steps `udp_send`, `udp_send_to`, `udp_send_on`, `udp_recv`,
+/// `udp_recv_from`; `udp_plain` and `udp_fallible`, methods by name that never wait.
 pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
     core.raw_set("udp", lua.create_function(|lua, arguments| begin(lua, arguments, "udp"))?)?;
     core.raw_set("udp_listen", lua.create_function(|lua, arguments| begin(lua, arguments, "udp_listen"))?)?;
@@ -201,10 +201,10 @@ fn datagram_host(place: Place<'_>, name: &str) -> Result<Host, Misuse> {
     }
 }
 
-/// A call without a port is told its `form`.
+/// A call with something else in the place of the port is told its `form`.
 fn expected_port(lua: &Lua, place: Place<'_>, port: &Value, form: &str) -> Result<u16, Misuse> {
-    let number = port_number_at(lua, place, port);
-    number.map_err(|misuse| if port.is_nil() { misuse.hinting(format!("as in {form}")) } else { misuse })
+    place.number(lua, port).map_err(|misuse| misuse.hinting(format!("as in {form}")))?;
+    port_number_at(lua, place, port)
 }
 
 /// Step: how many bytes. While it waits, `more` is nil.

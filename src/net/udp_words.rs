@@ -107,3 +107,23 @@ fn of_interface(error: &io::Error, interface: &Interface) -> Error {
 fn told(error: &io::Error, message: String) -> Error {
     Error::of_system(Kind::System, error).saying(message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn an_option_is_named_only_where_it_may_help() {
+        let message = |errno, to: &str| {
+            let error = of_connect(&io::Error::from_raw_os_error(errno), to.parse().unwrap());
+            error.message().to_owned()
+        };
+        let (no_permission, forbidden, not_here, no_route) = (1, 13, 99, 101);
+        assert!(message(forbidden, "10.255.255.255:9").contains("broadcast"));
+        assert_eq!(message(no_permission, "10.255.255.255:9"), "operation not permitted");
+        assert!(message(no_route, "239.1.2.3:9").contains("multicast_interface"));
+        assert!(message(not_here, "[ff02::1]:9").contains("multicast_interface"));
+        assert_eq!(message(no_route, "10.1.2.3:9"), "network is unreachable");
+    }
+}
