@@ -42,7 +42,7 @@ local function ask(socket, query, seconds)
     check(socket:try_send(query))
     local patience = tcp.now() + seconds
     repeat
-      answer, err = socket:try_recv(65535, math.max(0, patience - tcp.now()))
+      answer, err = socket:try_recv{ timeout = math.max(0, patience - tcp.now()) }
       if answer and answer:sub(1, 2) == query:sub(1, 2) and answer:sub(13, #query) == query:sub(13) then
         return answer
       end

@@ -27,7 +27,7 @@ local function ping(socket, number, seconds)
   local answer, err = socket:try_send("ping " .. number)
   while answer and answer ~= "pong " .. number do
     -- What else comes is the answer to an earlier ping, and too late.
-    answer, err = socket:try_recv(65535, math.max(0, began + seconds - tcp.now()))
+    answer, err = socket:try_recv{ timeout = math.max(0, began + seconds - tcp.now()) }
   end
   return answer and tcp.now() - began, err
 end

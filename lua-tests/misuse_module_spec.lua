@@ -209,6 +209,19 @@ local function listening(options, misspelt, ...)
   )
 end
 
+local NO_OPTIONS = "no options expected: they are for udp_listen(host, port, options), and set_option"
+
+--- Mistakes with an argument of `udp`, where a table is taken for options.
+local function or_options(mistakes)
+  local all = {}
+  for i, it in ipairs(mistakes) do
+    all[i] = { value = it.value, problem = type(it.value) == "table" and NO_OPTIONS or it.problem }
+  end
+  return all
+end
+
+local PEER_PORT = or_options(udp_misuse.port_of(PORT, "udp(host, port), or udp() without a peer"))
+
 -- The cases of every function of the module that has a `try_` form, and of the others.
 local MODULE_FALLIBLE = {
   connect = join(CONNECT, {
@@ -227,14 +240,14 @@ local MODULE_FALLIBLE = {
   resolve = RESOLVE,
   resolve_all = RESOLVE,
   serve = join(at(3, FUNCTION, HERE, 0), listening(SERVE_OPTIONS, SERVE_MISSPELT, HERE, 0, print)),
-  udp = join(at(1, given(NAME)), at(2, PORT, HERE), {
+  udp = join(at(1, or_options(given(NAME))), at(2, PEER_PORT, HERE), {
     case("argument #1", "string expected, got nil", nil, 5),
-    case("argument #3", "nothing more expected", HERE, 1, {}),
-    case("argument #3", "nothing more expected", nil, nil, 5),
+    case("argument #3", NO_OPTIONS, HERE, 1, {}),
+    case("argument #3", NO_OPTIONS, nil, nil, 5),
   }),
   udp_listen = join(
     at(1, NAME),
-    at(2, PORT, HERE),
+    at(2, udp_misuse.port_of(PORT, "udp_listen(host, port)"), HERE),
     at(3, of_types(NOT_TABLE, "table (options)"), HERE, 0),
     in_options(udp_misuse.LISTEN_OPTIONS, {
       ttll = "ttl", Broadcast = "broadcast", reuseport = "reuse_port", multicastttl = "multicast_ttl",

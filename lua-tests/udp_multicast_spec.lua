@@ -9,6 +9,12 @@ local FAMILIES = {
   IPv4 = { any = "0.0.0.0", here = "127.0.0.1", group = "239.192.7.1", other = "239.192.7.2",
     interface = '"127.0.0.1"' },
   IPv6 = { any = "::", here = "::1", group = "ff05::7:1", other = "ff05::7:2", interface = '"lo"' },
+  ["IPv4, interfaces by their name"] = { any = "0.0.0.0", here = "127.0.0.1", group = "239.192.7.1",
+    other = "239.192.7.2", interface = '"lo"' },
+  ["IPv4, interfaces by their index"] = { any = "0.0.0.0", here = "127.0.0.1", group = "239.192.7.1",
+    other = "239.192.7.2", interface = "1" },
+  ["IPv4 on a socket for both families, interfaces by their name"] = { any = "*", here = "127.0.0.1",
+    group = "239.192.7.1", other = "239.192.7.2", interface = '"lo"' },
   ["IPv6, interfaces by their index"] = { any = "::", here = "::1", group = "ff05::7:1", other = "ff05::7:2",
     interface = "1" },
   ["IPv4 on a socket for both families"] = { any = "*", here = "127.0.0.1", group = "239.192.7.1",
@@ -98,17 +104,30 @@ local SCRIPTS = {
   ["tells what cannot be done, and goes on"] = [[
     local member = open()
     member:join(group, interface)
+    local says_so = {
+      join = "already a member of " .. group, leave = ("not a member of %s on that interface"):format(other),
+    }
     for name, its_group in pairs({ join = group, leave = other }) do
       local value, err = member["try_" .. name](member, its_group, interface)
-      assert(value == nil and err.op == name and err.errno, tostring(err))
-      assert(err.kind == "address_in_use" or err.kind == "system", err.kind)
+      assert(value == nil and err.op == name and err.errno and err.kind == "system", tostring(err))
+      assert(err.message == says_so[name], err.message)
       local ok, raised = pcall(member[name], member, its_group, interface)
       assert(not ok and raised.kind == err.kind)
     end
-    local _, err = member:try_join(other, group:find(":") and "nosuch0" or "192.0.2.77")
-    assert(err.kind == "system" and err.op == "join" and err.errno == 19, tostring(err))
-    _, err = member:try_join(other, group:find(":") and 4711 or "192.0.2.78")
-    assert(err.kind == "system" and err.errno == 19, tostring(err))
+    local _, err = member:try_leave(other)
+    assert(err.message == "not a member of " .. other, err.message)
+    for name, message in pairs({
+      nosuch0 = "there is no interface 'nosuch0'", [4711] = "there is no interface number 4711",
+      ["192.0.2.77"] = "no interface has the address 192.0.2.77",
+    }) do
+      if name ~= "192.0.2.77" or not group:find(":") then
+        _, err = member:try_join(other, name)
+        assert(err.kind == "system" and err.op == "join" and err.errno == 19, tostring(err))
+        assert(err.message == message, err.message)
+      end
+      _, err = member:try_set_option("multicast_interface", name)
+      assert(err.kind == "system" and err.message == message, tostring(err))
+    end
     send("still there", group, member)
     says(member, "still there")
   ]],
@@ -118,7 +137,9 @@ local SCRIPTS = {
     late:set_option("multicast_interface", interface)
     late:send_to("by set_option", group, member:local_port())
     says(member, "by set_option")
-    assert(tostring(late:get_option("multicast_interface")) ~= "nil")
+    assert(late:get_option("multicast_interface") == interface)
+    assert(sender:get_option("multicast_interface") == interface)
+    assert(open():get_option("multicast_interface") == nil)
   ]],
   ["stays in its group while many come and go"] = [[
     local member = open()
@@ -148,6 +169,29 @@ for family, it_is in pairs(FAMILIES) do
     end
   end)
 end
+
+describe("a group that cannot be reached", function()
+  it("is told with the way out", function()
+    local prefix = udp.network("true")
+    if not prefix then
+      return pending("a network without routes needs a network namespace of its own")
+    end
+    assert.equal([[
+system	no route leads to the group: name an interface
+unreachable	network is unreachable; a group without a route needs set_option("multicast_interface", …)
+unreachable	network is unreachable; a group without a route needs set_option("multicast_interface", …) on a socket ]]
+      .. [[without a peer
+unreachable	the socket is of IPv4 only
+]], support.child([[
+      local tcp = require("tcp.core")
+      local function tell(_, err) print(err.kind, err.message) end
+      tell(tcp.udp():try_join("239.192.7.1"))
+      tell(tcp.udp():try_send_to("x", "239.192.7.1", 9))
+      tell(tcp.try_udp("239.192.7.1", 9))
+      tell(tcp.udp_listen("0.0.0.0", 0):try_join("ff02::7:1"))
+    ]], prefix))
+  end)
+end)
 
 -- The end of a cable, where the other end does not send back what was heard.
 local CABLES = {

@@ -258,6 +258,17 @@ end)
 describe("a peer that does not listen", function()
   after_each(tasks.finish_all)
 
+  it("is one on port 0, too, whoever it is that says so", cleanly(function()
+    for _, host in ipairs { "127.0.0.1", "::1", "localhost" } do
+      local err = fails("refused", tcp.try_udp(host, 0))
+      assert.matches("^udp .*:0: nobody can listen on port 0$", tostring(err))
+      for _, socket in ipairs { udp.listen("*"), (select(2, udp.pair("::1"))) } do
+        err = fails("refused", socket:try_send_to("x", host, 0))
+        assert.matches("^send_to .*:0: nobody can listen on port 0$", tostring(err))
+      end
+    end
+  end))
+
   it("refuses: the next receive is told, once", cleanly(function()
     local port = udp.dead_port("127.0.0.72")
     local client = opens(tcp.udp("127.0.0.72", port))

@@ -8,7 +8,9 @@ local waits = require("support.waits")
 
 local fails, spawn = support.fails, tasks.spawn
 local cleanly = waits.cleanly
-local PATIENCE = udp.PATIENCE
+local PATIENCE, MOMENT = udp.PATIENCE, udp.MOMENT
+
+local counts = debug.getregistry()["tcp.counts"]
 
 --- Runs `use` with sockets in all orders in which two datagrams can arrive before the loop looks again.
 local function in_every_order(use)
@@ -225,6 +227,45 @@ describe("a descriptor that is used again", function()
   end))
 end)
 
+describe("closing a socket", function()
+  after_each(tasks.finish_all)
+
+  it("wakes nobody whose send by name could not wait, and who waits for something else now", cleanly(function()
+    local socket = udp.listen()
+    local task = spawn(function()
+      waits.assert_advice(debug.getinfo(1, "S").short_src,
+        "cannot wait in a coroutine of the script's own inside a task: make it with tcp.wrap",
+        select(2, coroutine.resume(coroutine.create(function()
+          local sent = socket:send_to("x", "localhost", 9)
+          return sent
+        end))))
+      tcp.sleep(MOMENT)
+      return "slept"
+    end)
+    tcp.sleep(0)
+    socket:close()
+    assert.equal("slept", task:join(PATIENCE))
+  end))
+
+  it("leaves nobody in line for it, and so does whatever ends a wait", cleanly(function()
+    local ways = {
+      function(_, _, client) client:send("x") end,
+      function(server) server:close() end,
+      function(_, task) task:cancel() end,
+      function() tcp.sleep(2 * MOMENT) end,
+    }
+    for _, way in ipairs(ways) do
+      local server, client = udp.pair()
+      server:set_timeout(MOMENT)
+      local task = tasks.trying(server, "recv")
+      tcp.sleep(0)
+      way(server, task, client)
+      task:try_join(PATIENCE)
+      assert.equal(0, counts().waiting)
+    end
+  end))
+end)
+
 describe("an interpreter that ends in the middle", function()
   it("does so without a crash, 50 times", function()
     assert.equal("", support.child([[
@@ -275,5 +316,34 @@ describe("a finalizer", function()
     end
     client:send("usable")
     assert.equal("usable", server:recv())
+  end))
+
+  it("may receive while another receive is under way", cleanly(function()
+    local server, client = udp.pair()
+    local own_server, own_client = udp.pair()
+    local finalized, problem = 0, nil
+    local function finalize()
+      finalized = finalized + 1
+      own_client:send("to a finalizer")
+      local ok, data = pcall(own_server.try_recv, own_server, nil, 0)
+      problem = problem or data ~= "to a finalizer" and ("%s %s"):format(ok, data) or nil
+    end
+    local pause, multiplier = collectgarbage("setpause", 0), collectgarbage("setstepmul", 1000)
+    finally(function()
+      collectgarbage("setpause", pause)
+      collectgarbage("setstepmul", multiplier)
+    end)
+    local data = ("x"):rep(20000)
+    for _ = 1, 1000 do
+      for _ = 1, 4 do
+        with_finalizer(finalize)
+      end
+      client:send(data)
+      assert(server:recv() == data)
+      client:send(data)
+      assert(select(2, server:try_recv(1000)).data == data:sub(1, 1000))
+    end
+    assert.is_nil(problem)
+    assert.is_true(finalized > 0)
   end))
 end)

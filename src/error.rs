@@ -76,6 +76,18 @@ impl Error {
         it
     }
 
+    /// In words that tell more than the system's.
+    pub fn saying(mut self, message: impl Into<Cow<'static, str>>) -> Self {
+        self.0.message = message.into();
+        self
+    }
+
+    /// With a way out.
+    pub fn hinting(mut self, hint: impl fmt::Display) -> Self {
+        self.0.message = format!("{}; {hint}", self.0.message).into();
+        self
+    }
+
     /// This side closed the connection, or ended the direction that the operation needs.
     pub fn closed_here() -> Self {
         Self::new(Kind::Closed, "the connection is closed")

@@ -302,6 +302,16 @@ pub enum Interface {
     Address(std::net::Ipv4Addr),
 }
 
+impl fmt::Display for Interface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Interface::Index(index) => write!(f, "number {index}"),
+            Interface::Name(name) => write!(f, "'{name}'"),
+            Interface::Address(address) => address.fmt(f),
+        }
+    }
+}
+
 /// Which addresses of a name are used.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Family {

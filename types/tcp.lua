@@ -123,7 +123,7 @@ local tcp = {}
 ---@field reuse_port? boolean false
 ---@field ipv6_only? boolean false
 ---@field broadcast? boolean false
----@field multicast_interface? string|integer an IPv4 address, or for IPv6 the name or number of an interface
+---@field multicast_interface? string|integer name or number of an interface, or for IPv4 an address that it has
 ---@field multicast_loop? boolean true
 ---@field multicast_ttl? integer 0 to 255, 1
 ---@field recv_buffer? integer bytes
@@ -725,27 +725,31 @@ function UdpSocket:try_send_to(data, host, port) end
 
 --- The next datagram. One of more than `max` bytes is an error.
 ---@param max? number 65535
----@param timeout? number seconds
+---@param timeout? number|tcp.CallOptions seconds
 ---@return string
+---@overload fun(self: tcp.UdpSocket, options: tcp.CallOptions): string
 function UdpSocket:recv(max, timeout) end
 
 ---@param max? number
----@param timeout? number
+---@param timeout? number|tcp.CallOptions
 ---@return string?, tcp.Error?
+---@overload fun(self: tcp.UdpSocket, options: tcp.CallOptions): string?, tcp.Error?
 function UdpSocket:try_recv(max, timeout) end
 
 ---@param max? number 65535
----@param timeout? number seconds
+---@param timeout? number|tcp.CallOptions seconds
 ---@return string data, string host, integer port
+---@overload fun(self: tcp.UdpSocket, options: tcp.CallOptions): string, string, integer
 function UdpSocket:recv_from(max, timeout) end
 
 ---@param max? number
----@param timeout? number
+---@param timeout? number|tcp.CallOptions
 ---@return string? data, string|tcp.Error host, integer? port
+---@overload fun(self: tcp.UdpSocket, options: tcp.CallOptions): string?, string|tcp.Error, integer?
 function UdpSocket:try_recv_from(max, timeout) end
 
 ---@param group string multicast address
----@param interface? string|integer IPv4: an address of this machine; IPv6: name or number
+---@param interface? string|integer name or number; for IPv4 also an address of this machine
 function UdpSocket:join(group, interface) end
 
 ---@return true?, tcp.Error?

@@ -2,9 +2,10 @@
 
 local misuse = require("support.misuse")
 
+local unpack = table.unpack or unpack
 local join, at, case, of_types, size, limit = misuse.join, misuse.at, misuse.case, misuse.of_types, misuse.size,
   misuse.limit
-local STRING, BOOLEAN, NOT_NUMBER = misuse.STRING, misuse.BOOLEAN, misuse.NOT_NUMBER
+local STRING, BOOLEAN = misuse.STRING, misuse.BOOLEAN
 
 --- Mistakes with whole numbers of a range.
 local function from_to(least, most)
@@ -61,8 +62,34 @@ for _, value in ipairs { "", "127.0.0.1", "::1", "localhost", "255.255.255.255",
   GROUP[#GROUP + 1] = { value = value, problem = ("multicast address expected, got '%s'"):format(value) }
 end
 
-local RECEIVE = join(at(1, limit(1, misuse.without(NOT_NUMBER, "nil"))), at(2, misuse.TIME, 5))
-local MEMBERSHIP = join(at(1, GROUP), at(2, INTERFACE, "239.1.2.3"))
+local RECEIVE = join(at(1, limit(1, misuse.OPTIONAL_NUMBER)), at(2, misuse.seconds(misuse.OPTIONAL_NUMBER), 5), {
+  case("argument #1", "number expected, got table", { timeout = 1 }, 2),
+  case("argument #1", "number expected, got table", {}, {}),
+})
+
+--- The mistakes with a receive: those with its arguments are told how it looks.
+local function receiving(op)
+  local cases = join(misuse.for_this_call(), misuse.for_this_call(5))
+  for _, it in ipairs(RECEIVE) do
+    local problem = ("%s; as in %s(max, timeout), %s{ timeout = s }"):format(it.problem, op, op)
+    cases[#cases + 1] = case(it.blamed, problem, unpack(it, 1, it.count))
+  end
+  return cases
+end
+
+local MEMBERSHIP = join(at(1, GROUP), at(2, INTERFACE, "239.1.2.3"), at(2, INTERFACE, "ff02::1"), {
+  case("argument #2", "name or number of an interface expected for IPv6, got '127.0.0.1'", "ff02::1", "127.0.0.1"),
+})
+
+--- The mistakes with a port, where whoever gives something else is told how the call looks.
+local function port_of(port, form)
+  local mistakes = {}
+  for i, it in ipairs(port) do
+    local problem = it.problem:find("^number expected") and ("%s; as in %s"):format(it.problem, form) or it.problem
+    mistakes[i] = { value = it.value, problem = problem }
+  end
+  return mistakes
+end
 
 --- The cases of the methods that have a `try_` form. `name` and `port` are the mistakes with a host and its port.
 local function fallible(name, port)
@@ -70,15 +97,17 @@ local function fallible(name, port)
     get_option = OPTION_NAME,
     join = MEMBERSHIP,
     leave = MEMBERSHIP,
-    recv = RECEIVE,
-    recv_from = RECEIVE,
+    recv = receiving("recv"),
+    recv_from = receiving("recv_from"),
     send = at(1, STRING),
-    send_to = join(at(1, STRING), at(2, name, "x"), at(3, port, "x", "127.0.0.1")),
+    send_to = join(at(1, STRING), at(2, name, "x"),
+      at(3, port_of(port, "send_to(data, host, port)"), "x", "127.0.0.1")),
     set_option = join(OPTION_NAME, option_values),
   }
 end
 
 return {
+  port_of = port_of,
   LISTEN_OPTIONS = listen_options,
   fallible = fallible,
   plain = {

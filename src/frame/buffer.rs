@@ -175,12 +175,20 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_buffer_is_given_back_on_request_only() {
+    fn a_buffer_of_a_usual_size_is_given_back_when_empty() {
         let mut buffer = Buffer::default();
         push(&mut buffer, b"x");
         buffer.release_if_empty();
         assert_eq!(buffer.bytes(), b"x");
         buffer.consume(1);
+        assert_eq!(buffer.bytes.capacity(), 0);
+    }
+
+    #[test]
+    fn one_of_another_size_is_given_back_on_request_only() {
+        let mut buffer = Buffer::default();
+        push(&mut buffer, &[7; KEPT - 1]);
+        buffer.consume(KEPT - 1);
         assert!(buffer.bytes.capacity() > 0);
         buffer.release_if_empty();
         assert_eq!(buffer.bytes.capacity(), 0);

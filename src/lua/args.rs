@@ -21,6 +21,13 @@ pub struct Misuse {
 }
 
 impl Misuse {
+    /// With what the script may have meant.
+    pub fn hinting(mut self, hint: impl Display) -> Self {
+        let end = self.after.len() - 1;
+        self.after.insert_str(end, &format!("; {hint}"));
+        self
+    }
+
     /// Something other than `expected` stands before the colon.
     pub fn receiver(expected: &str, got: &Value) -> Self {
         let got = type_name(got);

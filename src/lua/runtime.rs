@@ -66,15 +66,8 @@ pub fn load(lua: &Lua, core: &Table) -> mlua::Result<Runtime> {
         &connection,
         files,
     ))?;
-    let udp: Table = run(chunk!("udp.lua")).call((
-        core,
-        &errors,
-        contexts,
-        &looping,
-        &establish,
-        &waiting,
-        &connection,
-    ))?;
+    let udp: Table =
+        run(chunk!("udp.lua")).call((core, &errors, &looping, &establish, &waiting, &connection))?;
     let module = run(chunk!("module.lua"))
         .call((core, &errors, &looping, establish, tasks, queue, server, &udp, copy))?;
     Ok(Runtime { module, connection, listener, udp, counts: looping.raw_get("counts")? })

@@ -23,10 +23,10 @@ use crate::error::Error;
 use crate::error::Kind;
 use crate::lua::args::Misuse;
 use crate::lua::args::Place;
+use crate::lua::connection::Call;
 use crate::lua::connection::Named;
 use crate::lua::connection::Receiver;
 use crate::lua::connection::receiver;
-use crate::lua::dial::port_number;
 use crate::lua::dial::port_number_at;
 use crate::lua::policy;
 use crate::lua::reply;
@@ -65,8 +65,8 @@ thread_local! {
     static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Adds to `core`: `udp`, `udp_listen` and `udp_on`; the steps `udp_send`, `udp_send_to`, `udp_send_on`, `udp_recv`, `udp_recv_from`;
-/// `udp_plain` and `udp_fallible`, methods by name that never wait.
+/// Adds to `core`: `udp`, `udp_listen` and `udp_on`; the steps `udp_send`, `udp_send_to`, `udp_send_on`, `udp_recv`,
+/// `udp_recv_from`; `udp_plain` and `udp_fallible`, methods by name that never wait.
 pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
     core.raw_set("udp", reply::function(lua, |lua, arguments| begin(lua, arguments, "udp"))?)?;
     core.raw_set("udp_listen", reply::function(lua, |lua, arguments| begin(lua, arguments, "udp_listen"))?)?;
@@ -164,22 +164,28 @@ fn parse(
     op: &str,
 ) -> Result<Option<udp::Opening>, Failure> {
     let listens = op == "udp_listen";
-    if !listens && !options.is_nil() {
-        return Err(Place::Argument(3).misuse("nothing more expected").into());
+    if !listens {
+        let are_options = [host.is_table(), port.is_table(), !options.is_nil()];
+        if let Some(i) = are_options.iter().position(|is_one| *is_one) {
+            let told = "no options expected: they are for udp_listen(host, port, options), and set_option";
+            return Err(Place::Argument(i + 1).misuse(told).into());
+        }
     }
     if !listens && host.is_nil() && port.is_nil() {
         return Ok(None);
     }
     let place = Place::Argument(1);
     let name = place.text(lua, host)?;
+    let form = if listens { "udp_listen(host, port)" } else { "udp(host, port), or udp() without a peer" };
+    let port_number = |port| expected_port(lua, Place::Argument(2), port, form);
     if listens && name == "*" {
-        let port = port_number(lua, port)?;
+        let port = port_number(port)?;
         let options = datagram_options(lua, Place::Argument(3), options)?;
         let everywhere = listen::Place::Everywhere;
         return Ok(Some(udp::Opening::to_listen(&name, everywhere, port, options, policy::of(lua))?));
     }
     let host = datagram_host(place, &name)?;
-    let port = port_number(lua, port)?;
+    let port = port_number(port)?;
     Ok(Some(if listens {
         let options = datagram_options(lua, Place::Argument(3), options)?;
         udp::Opening::to_listen(&name, listen::Place::At(host), port, options, policy::of(lua))?
@@ -193,6 +199,12 @@ fn datagram_host(place: Place<'_>, name: &str) -> Result<Host, Misuse> {
         Host::Unix(_) => Err(place.misuse("name or address expected, got a unix path")),
         host => Ok(host),
     }
+}
+
+/// A call with something else in the place of the port is told its `form`.
+fn expected_port(lua: &Lua, place: Place<'_>, port: &Value, form: &str) -> Result<u16, Misuse> {
+    place.number(lua, port).map_err(|misuse| misuse.hinting(format!("as in {form}")))?;
+    port_number_at(lua, place, port)
 }
 
 /// Step: how many bytes. While it waits, `more` is nil.
@@ -230,7 +242,8 @@ fn send_to(
     let parsed = Place::Argument(1).string(lua, &data).and_then(|data| {
         let place = Place::Argument(2);
         let name = place.text(lua, &host)?;
-        Ok((data, datagram_host(place, &name)?, name, port_number_at(lua, Place::Argument(3), &port)?))
+        let host = datagram_host(place, &name)?;
+        Ok((data, host, name, expected_port(lua, Place::Argument(3), &port, "send_to(data, host, port)")?))
     });
     let (data, host, name, port) = match parsed {
         Ok(parsed) => parsed,
@@ -301,6 +314,7 @@ fn waiting<R>(lua: &Lua, interest: Interest, limit: Option<Duration>) -> mlua::R
 }
 
 /// The socket, what a datagram has at most, the time limit, and whether others came before, who have to be waited for.
+/// Instead of the time limit, or of both, there may be a table with it.
 type Arguments = (Receiver<UdpSocket>, Value, Value, bool);
 
 /// Step: a datagram.
@@ -332,28 +346,34 @@ fn receive<R>(
         Err(failure) => return reply::failed(lua, failure, op, None),
     };
     let limits = || {
-        let max = if max.is_nil() { LONGEST } else { Place::Argument(1).limit(lua, &max, 1)?.min(LONGEST) };
-        let timeout =
-            if timeout.is_nil() { it.net.timeout } else { Place::Argument(2).seconds(lua, &timeout)? };
-        Ok((max, timeout))
+        let call = Call::new(lua, [max, timeout, Value::Nil], 2)?;
+        let numbers = || {
+            let timeout = match call.argument(2) {
+                (_, Value::Nil) => call.timeout.unwrap_or(it.net.timeout),
+                (place, seconds) => place.seconds(lua, seconds)?,
+            };
+            Ok((call.optional_limit(1, 1)?.unwrap_or(LONGEST).min(LONGEST), timeout))
+        };
+        numbers().map_err(|it: Misuse| it.hinting(format!("as in {op}(max, timeout), {op}{{ timeout = s }}")))
     };
     let (max, timeout) = match limits() {
         Ok(limits) => limits,
         Err(misuse) => return reply::failed(lua, Failure::Misuse(misuse), op, None),
     };
-    ROOM.with_borrow_mut(|room| {
-        room.resize(LONGEST, 0);
-        let got = match is_taken && !it.net.is_closed() {
-            true => Ok(Step::Wait(Interest::Read)),
-            false => it.net.receive(&mut room[..max]),
-        };
-        match got {
-            Ok(Step::Ready(got)) => {
-                let data = lua.create_string(&room[..got.length])?;
-                Ok(reply::done(give(data, got.from)?))
-            }
-            Ok(Step::Wait(interest)) => waiting(lua, interest, timeout),
-            Err(error) => reply::failed(lua, error.into(), op, Some(it.net.name())),
+    // What is made of a datagram may run finalizers, which may receive: meanwhile the room is not in its place.
+    let mut room = ROOM.take();
+    room.resize(LONGEST, 0);
+    let got = match is_taken && !it.net.is_closed() {
+        true => Ok(Step::Wait(Interest::Read)),
+        false => it.net.receive(&mut room[..max]),
+    };
+    let reply = match got {
+        Ok(Step::Ready(got)) => {
+            lua.create_string(&room[..got.length]).and_then(|data| give(data, got.from)).map(reply::done)
         }
-    })
+        Ok(Step::Wait(interest)) => waiting(lua, interest, timeout),
+        Err(error) => reply::failed(lua, error.into(), op, Some(it.net.name())),
+    };
+    ROOM.set(room);
+    reply
 }

@@ -112,18 +112,18 @@ pub fn fallible(lua: &Lua) -> mlua::Result<Table> {
     let methods = lua.create_table()?;
     instant(lua, &methods, "join", |lua, it, arguments| {
         let (group, interface) = group(lua, arguments)?;
-        it.net.socket()?.join(group, &interface).map_err(|error| Error::from_listen(&error))?;
+        it.net.join(group, &interface)?;
         Ok(Nothing::None)
     })?;
     instant(lua, &methods, "leave", |lua, it, arguments| {
         let (group, interface) = group(lua, arguments)?;
-        it.net.socket()?.leave(group, &interface).map_err(|error| Error::from_listen(&error))?;
+        it.net.leave(group, &interface)?;
         Ok(Nothing::None)
     })?;
     instant(lua, &methods, "set_option", |lua, it, [name, value]| {
         let name = option_name(lua, &name)?;
         let setting = setting(lua, Place::Option(name), name, &value)?;
-        it.net.socket()?.set(&setting).map_err(|error| Error::from_listen(&error))?;
+        it.net.set(&setting)?;
         Ok(Nothing::None)
     })?;
     instant(lua, &methods, "get_option", |lua, it, [name, _]| {
@@ -158,8 +158,16 @@ fn group(lua: &Lua, [group, on]: [Value; 2]) -> Result<(IpAddr, Interface), Misu
         Ok(Host::Ip(ip)) if ip.is_multicast() => ip,
         _ => return Err(place.misuse(format!("multicast address expected, got '{text}'"))),
     };
-    let on = if on.is_nil() { Interface::Index(0) } else { interface(lua, Place::Argument(2), &on)? };
-    Ok((ip, on))
+    if on.is_nil() {
+        return Ok((ip, Interface::Index(0)));
+    }
+    let place = Place::Argument(2);
+    match interface(lua, place, &on)? {
+        Interface::Address(address) if ip.is_ipv6() => {
+            Err(place.misuse(format!("name or number of an interface expected for IPv6, got '{address}'")))
+        }
+        on => Ok((ip, on)),
+    }
 }
 
 fn option_name(lua: &Lua, name: &Value) -> Result<&'static str, Misuse> {
@@ -171,10 +179,11 @@ fn option_name(lua: &Lua, name: &Value) -> Result<&'static str, Misuse> {
 fn option(lua: &Lua, socket: &Datagram, name: &str) -> mlua::Result<io::Result<Value>> {
     let value = match name {
         "broadcast" => socket.broadcast().map(|on| on.into_lua(lua)),
-        "multicast_interface" => socket.multicast_interface().map(|it| match it {
-            Interface::Index(index) => index.into_lua(lua),
-            Interface::Address(address) => address.to_string().into_lua(lua),
-            Interface::Name(name) => name.into_lua(lua),
+        "multicast_interface" => Ok(match socket.multicast_interface() {
+            Some(Interface::Index(index)) => index.into_lua(lua),
+            Some(Interface::Address(address)) => address.to_string().into_lua(lua),
+            Some(Interface::Name(name)) => name.as_str().into_lua(lua),
+            None => Ok(Value::Nil),
         }),
         "multicast_loop" => socket.multicast_loop().map(|on| on.into_lua(lua)),
         "multicast_ttl" => socket.multicast_ttl().map(|hops| hops.into_lua(lua)),

@@ -23,9 +23,9 @@ use crate::net::connection::Connection;
 use crate::net::connection::Ends;
 use crate::net::connection::Origin;
 use crate::net::reactor::Reactor;
-use crate::net::reactor::Registration;
 use crate::net::resolve::Resolve;
 use crate::net::resolve::no_address;
+use crate::net::watched::Watched;
 use crate::options::ConnectionOptions;
 use crate::options::Family;
 use crate::options::ListenOptions;
@@ -134,7 +134,7 @@ impl Listen {
         let address = path.map_or(address, |path| Address::Unix(Some(path)));
         let options = self.options.connection.clone();
         let (tls, handshake_timeout) = (self.tls.clone(), self.options.handshake_timeout);
-        let open = Some(Open { socket, registration: None });
+        let open = Some(Watched::new(socket));
         Ok(Some(Listener { open, address, options, tls, handshake_timeout }))
     }
 
@@ -159,7 +159,7 @@ impl Listen {
 
 pub struct Listener {
     /// `None` once closed.
-    open: Option<Open>,
+    open: Option<Watched<listener::Listener>>,
     address: Address,
     options: ConnectionOptions,
     tls: Option<Tls>,
@@ -173,21 +173,15 @@ struct Tls {
     options: TlsServerOptions,
 }
 
-struct Open {
-    socket: listener::Listener,
-    /// Set once the loop watches it.
-    registration: Option<Registration>,
-}
-
 impl Listener {
     /// The next connection.
     ///
     /// `policy`: whether TLS's files may be read again.
     pub fn accept(&mut self, policy: &Policy) -> Result<Step<Connection>, Error> {
-        let open = self.open.as_ref().ok_or_else(closed)?;
+        let socket = self.open.as_deref().ok_or_else(closed)?;
         let failed = |error: io::Error| Error::from_io(&error);
         loop {
-            let (socket, remote) = match open.socket.accept().map_err(failed)? {
+            let (socket, remote) = match socket.accept().map_err(failed)? {
                 Step::Ready(both) => both,
                 Step::Wait(interest) => return Ok(Step::Wait(interest)),
             };
@@ -230,33 +224,17 @@ impl Listener {
 
     /// `None` once closed.
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.open.as_ref().map(|open| open.socket.as_fd())
+        self.open.as_deref().map(listener::Listener::as_fd)
     }
 
     /// The descriptor, for loops of others. `None` once closed.
     pub fn raw(&self) -> Option<RawFd> {
-        self.open.as_ref().map(|open| open.socket.raw())
+        self.open.as_deref().map(listener::Listener::raw)
     }
 
     /// Has the loop watch it; the slot is where it is told. `None` once closed.
     pub fn watch(&mut self, reactor: &Rc<Reactor>) -> Option<io::Result<usize>> {
-        let open = self.open.as_mut()?;
-        if open.registration.is_none() {
-            let registration = Registration::new(reactor);
-            if let Err(error) = registration.add(open.socket.as_fd()) {
-                return Some(Err(error));
-            }
-            open.registration = Some(registration);
-        }
-        open.registration.as_ref().map(|registration| Ok(registration.slot()))
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        if let Some(registration) = &self.registration {
-            registration.remove(self.socket.as_fd());
-        }
+        self.open.as_mut().map(|open| open.watch(reactor))
     }
 }
 

@@ -16,3 +16,5 @@ pub mod timers;
 mod tls;
 pub mod transfer;
 pub mod udp;
+mod udp_words;
+mod watched;

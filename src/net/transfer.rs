@@ -11,12 +11,12 @@ use crate::error::Error;
 use crate::error::Kind;
 use crate::frame::buffer::Buffer;
 use crate::net::reactor::Reactor;
-use crate::net::reactor::Registration;
 use crate::net::stream::BYTES;
 use crate::net::stream::CALL;
 use crate::net::stream::Direction;
 use crate::net::stream::SHARE;
 use crate::net::stream::Stream;
+use crate::net::watched::Watched;
 use crate::step::Interest;
 use crate::step::Step;
 use crate::sys::file;
@@ -76,47 +76,30 @@ impl Part {
 }
 
 /// A pipe or a terminal that Lua has as a file: it is read and written without blocking.
-pub struct SlowFile {
-    input: Input,
-    /// Set once the loop watches it.
-    registration: Option<Registration>,
-}
+pub struct SlowFile(Watched<Input>);
 
 impl SlowFile {
     pub fn of(file: File) -> Self {
-        Self { input: Input::of(file), registration: None }
+        Self(Watched::new(Input::of(file)))
     }
 
     /// One read. `Ready(0)` is the end.
     pub fn read(&self, room: &mut [u8]) -> Result<Step<usize>, Error> {
-        self.input.recv(room).map_err(|error| Error::from_file("the file cannot be read", &error))
+        self.0.recv(room).map_err(|error| Error::from_file("the file cannot be read", &error))
     }
 
     /// One write of some of the bytes.
     pub fn write(&self, bytes: &[u8]) -> Result<Step<usize>, Error> {
-        self.input.send(bytes).map_err(|error| Error::from_listen(&error))
+        self.0.send(bytes).map_err(|error| Error::from_listen(&error))
     }
 
     pub fn descriptor(&self) -> BorrowedFd<'_> {
-        self.input.as_fd()
+        self.0.as_fd()
     }
 
     /// Has the loop watch it; the slot is where it is told.
     pub fn watch(&mut self, reactor: &Rc<Reactor>) -> io::Result<usize> {
-        if self.registration.is_none() {
-            let registration = Registration::new(reactor);
-            registration.add(self.input.as_fd())?;
-            self.registration = Some(registration);
-        }
-        Ok(self.registration.as_ref().map_or(0, Registration::slot))
-    }
-}
-
-impl Drop for SlowFile {
-    fn drop(&mut self) {
-        if let Some(registration) = &self.registration {
-            registration.remove(self.input.as_fd());
-        }
+        self.0.watch(reactor)
     }
 }
 

@@ -15,9 +15,12 @@ use crate::error::Error;
 use crate::error::Kind;
 use crate::net::listen::Place;
 use crate::net::reactor::Reactor;
-use crate::net::reactor::Registration;
 use crate::net::resolve::Resolve;
+use crate::net::udp_words;
+use crate::net::watched::Watched;
 use crate::options::DatagramOptions;
+use crate::options::DatagramSetting;
+use crate::options::Interface;
 use crate::options::RESOLVE_TIMEOUT;
 use crate::policy::Policy;
 use crate::policy::entry::Wanted;
@@ -42,17 +45,11 @@ enum Role {
 
 pub struct UdpSocket {
     /// `None` once closed.
-    open: Option<Open>,
+    open: Option<Watched<Datagram>>,
     local: SocketAddr,
     peer: Option<SocketAddr>,
     /// Of receiving, and of sending where that has to wait; `None` is no limit.
     pub timeout: Option<Duration>,
-}
-
-struct Open {
-    socket: Datagram,
-    /// Set once the loop watches it.
-    registration: Option<Registration>,
 }
 
 impl Opening {
@@ -92,17 +89,17 @@ impl Opening {
         let Some(mut addresses) = resolve.step()? else { return Ok(None) };
         match &self.role {
             Role::Peer => first(&addresses, |address| {
-                let socket = Datagram::connect(address).map_err(|error| Error::from_connect(&error))?;
+                udp_words::check_port(*address)?;
+                let socket =
+                    Datagram::connect(address).map_err(|error| udp_words::of_connect(&error, *address))?;
                 UdpSocket::new(socket, Some(*address))
             }),
             Role::Listener(options) => {
                 // As listeners do.
                 addresses.sort_by_key(SocketAddr::is_ipv6);
                 first(&addresses, |address| {
-                    let socket =
-                        Datagram::bind(address, options).map_err(|error| Error::from_listen(&error))?;
-                    apply(options, &socket).map_err(|error| Error::from_listen(&error))?;
-                    UdpSocket::new(socket, None)
+                    let socket = Datagram::bind(address, options);
+                    UdpSocket::with(socket.map_err(|error| Error::from_listen(&error))?, options)
                 })
             }
         }
@@ -135,42 +132,50 @@ fn first(
     Err(failure.unwrap_or_else(Error::closed_here))
 }
 
-fn apply(options: &DatagramOptions, socket: &Datagram) -> io::Result<()> {
-    options.settings.iter().try_for_each(|setting| socket.set(setting))
-}
-
 impl UdpSocket {
     /// Without a peer, on every address.
     pub fn anywhere(port: u16, options: &DatagramOptions) -> Result<Self, Error> {
-        let failed = |error: io::Error| Error::from_listen(&error);
-        let socket = Datagram::anywhere(port, options).map_err(failed)?;
-        apply(options, &socket).map_err(failed)?;
+        let socket = Datagram::anywhere(port, options).map_err(|error| Error::from_listen(&error))?;
+        Self::with(socket, options)
+    }
+
+    fn with(mut socket: Datagram, options: &DatagramOptions) -> Result<Self, Error> {
+        options.settings.iter().try_for_each(|setting| {
+            socket.set(setting).map_err(|error| udp_words::of_setting(&error, setting))
+        })?;
         Self::new(socket, None)
     }
 
     fn new(socket: Datagram, peer: Option<SocketAddr>) -> Result<Self, Error> {
         let local = socket.local_address().map_err(|error| Error::from_listen(&error))?;
-        Ok(Self { open: Some(Open { socket, registration: None }), local, peer, timeout: None })
+        Ok(Self { open: Some(Watched::new(socket)), local, peer, timeout: None })
     }
 
     /// To the peer.
     pub fn send(&self, data: &[u8]) -> Result<Step<usize>, Error> {
-        self.sent(data, self.socket()?.send(data))
+        let to = self.peer.unwrap_or(self.local);
+        self.sent(data, to, |socket| socket.send(data))
     }
 
     pub fn send_to(&self, data: &[u8], address: SocketAddr) -> Result<Step<usize>, Error> {
-        let socket = self.socket()?;
-        self.sent(data, socket.send_to(data, address))
+        udp_words::check_port(address)?;
+        self.sent(data, address, |socket| socket.send_to(data, address))
     }
 
-    fn sent(&self, data: &[u8], result: io::Result<Step<()>>) -> Result<Step<usize>, Error> {
-        match result {
+    fn sent(
+        &self,
+        data: &[u8],
+        to: SocketAddr,
+        send: impl FnOnce(&Datagram) -> io::Result<Step<()>>,
+    ) -> Result<Step<usize>, Error> {
+        let socket = self.socket()?;
+        match send(socket) {
             Ok(step) => Ok(step.map(|()| data.len())),
             Err(error) if datagram::is_too_long(&error) => {
                 let message = format!("a datagram of {} bytes is longer than the network takes", data.len());
                 Err(Error::new(Kind::TooLarge, message))
             }
-            Err(error) => Err(Error::from_listen(&error)),
+            Err(error) => Err(udp_words::of_send(&error, to, socket)),
         }
     }
 
@@ -179,12 +184,28 @@ impl UdpSocket {
         match self.socket()?.receive(room) {
             Ok(Step::Ready(got)) if got.is_cut => {
                 let most = room.len();
-                let message = format!("a datagram of more than {most} bytes; what is over is lost");
+                let message =
+                    format!("a datagram of more than {most} bytes, which is max; what is over is lost");
                 Err(Error::new(Kind::TooLarge, message).with_data(&room[..got.length.min(most)]))
             }
             Ok(step) => Ok(step),
             Err(error) => Err(Error::from_listen(&error)),
         }
+    }
+
+    pub fn join(&self, group: IpAddr, interface: &Interface) -> Result<(), Error> {
+        let socket = self.socket_for(group)?;
+        socket.join(group, interface).map_err(|error| udp_words::of_join(&error, group, interface))
+    }
+
+    pub fn leave(&self, group: IpAddr, interface: &Interface) -> Result<(), Error> {
+        let socket = self.socket_for(group)?;
+        socket.leave(group, interface).map_err(|error| udp_words::of_leave(&error, group, interface))
+    }
+
+    pub fn set(&mut self, setting: &DatagramSetting) -> Result<(), Error> {
+        let socket = self.open.as_mut().ok_or_else(udp_words::closed)?;
+        socket.set(setting).map_err(|error| udp_words::of_setting(&error, setting))
     }
 
     /// Idempotent.
@@ -198,8 +219,12 @@ impl UdpSocket {
 
     /// An error once closed.
     pub fn socket(&self) -> Result<&Datagram, Error> {
-        let open = self.open.as_ref();
-        open.map(|open| &open.socket).ok_or_else(|| Error::new(Kind::Closed, "the socket is closed"))
+        self.open.as_deref().ok_or_else(udp_words::closed)
+    }
+
+    fn socket_for(&self, group: IpAddr) -> Result<&Datagram, Error> {
+        let socket = self.socket()?;
+        if self.speaks(group) { Ok(socket) } else { Err(udp_words::ipv4_only()) }
     }
 
     pub fn local(&self) -> SocketAddr {
@@ -223,32 +248,16 @@ impl UdpSocket {
 
     /// `None` once closed.
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.open.as_ref().map(|open| open.socket.as_fd())
+        self.open.as_deref().map(Datagram::as_fd)
     }
 
     /// The descriptor, for loops of others. `None` once closed.
     pub fn raw(&self) -> Option<RawFd> {
-        self.open.as_ref().map(|open| open.socket.raw())
+        self.open.as_deref().map(Datagram::raw)
     }
 
     /// Has the loop watch it; the slot is where it is told. `None` once closed.
     pub fn watch(&mut self, reactor: &Rc<Reactor>) -> Option<io::Result<usize>> {
-        let open = self.open.as_mut()?;
-        if open.registration.is_none() {
-            let registration = Registration::new(reactor);
-            if let Err(error) = registration.add(open.socket.as_fd()) {
-                return Some(Err(error));
-            }
-            open.registration = Some(registration);
-        }
-        open.registration.as_ref().map(|registration| Ok(registration.slot()))
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        if let Some(registration) = &self.registration {
-            registration.remove(self.socket.as_fd());
-        }
+        self.open.as_mut().map(|open| open.watch(reactor))
     }
 }

@@ -130,7 +130,8 @@ function contexts.append(context, list)
 end
 
 -- A *line* is a list of those who want something from the same descriptor, in the order in which they came. Its `turn`
--- is who has been woken and has not had it yet; that one's `line` says so.
+-- is who has been woken and has not had it yet; that one's `line` says so. `links[slot]` is where it is to be found as
+-- long as somebody is in it.
 
 --- Waits in line for the descriptor of a slot; `links` are `readers` or `writers`. Who had the turn in vain comes
 -- first.
@@ -146,6 +147,7 @@ function contexts.stand_in_line(context, line, slot, links)
   if line.turn == context then
     line.turn, context.line = nil, nil
   end
+  line.links, line.slot = links, slot
   links[slot] = line
   context.is_watching = true
 end
@@ -174,6 +176,10 @@ local function unlink(context)
     context.links = nil
   elseif list then
     leave(context, list)
+    local slot = list.slot
+    if slot and not list.first and list.links[slot] == list then
+      list.links[slot] = nil
+    end
   end
   context.expiry, context.place, context.joins, context.is_watching = nil, nil, nil, nil
 end

@@ -471,7 +471,8 @@ end
 function loop.counts()
   return {
     tasks = loop.live, quiet = loop.quiet, registrations = core.registrations(), timers = core.timers(),
-    reading = next(reading) and 1 or 0, memory = collectgarbage("count"),
+    reading = next(reading) and 1 or 0, waiting = (next(contexts.readers) or next(contexts.writers)) and 1 or 0,
+    memory = collectgarbage("count"),
   }
 end
 

@@ -1,10 +1,10 @@
 -- UDP sockets: how they come about, and their methods, made from Rust's steps.
 
-local core, errors, contexts, loop, establish, waiting, connection = ...
+local core, errors, loop, establish, waiting, connection = ...
 
 local next, pairs, setmetatable, type = next, pairs, setmetatable, type
 local raise = errors.raise
-local failed, is_taken, wait, wait_in_line = connection.failed, waiting.is_taken, waiting.wait, waiting.wait_in_line
+local failed, is_taken, wait_in_line = connection.failed, waiting.is_taken, waiting.wait_in_line
 local READ, WRITE, READY = waiting.READ, waiting.WRITE, waiting.READY
 local cut = core.cut
 local PENDING, outcome = core.PENDING, core.outcome
@@ -93,20 +93,15 @@ function methods.try_recv_from(self, max, timeout)
   return receive("try_recv_from", "recv_from", core.udp_recv_from, self, max, timeout)
 end
 
--- Who waits for a name to be resolved before it sends, by socket.
-local senders = setmetatable({}, { __mode = "k" })
+-- The look-ups that a socket waits for before it sends.
+local look_ups = setmetatable({}, { __mode = "k" })
 
 --- Waits for a look-up, or for the socket to be closed.
 local function wait_for_name(self, look_up, expiry, op)
-  local all, context = senders[self], loop.context()
-  if not all then
-    all = {}
-    senders[self] = all
-  end
-  all[context] = true
-  local ended = wait(look_up, READ, expiry, op)
-  all[context] = nil
-  return ended
+  local all = look_ups[self] or setmetatable({}, { __mode = "k" })
+  look_ups[self] = all
+  all[look_up] = true
+  return wait_in_line(look_up, expiry, op, READ)
 end
 
 --- Goes on with a send that has to wait: for its name to be resolved, then for room.
@@ -175,8 +170,8 @@ define_send("send_to", core.udp_send_to)
 function methods.close(self)
   close(self)
   waiting.dismiss(self)
-  for context in next, senders[self] or {} do
-    contexts.wake(context)
+  for look_up in next, look_ups[self] or {} do
+    waiting.dismiss(look_up)
   end
 end
 

@@ -12,6 +12,8 @@ use std::os::fd::BorrowedFd;
 use std::os::fd::RawFd;
 
 use nix::errno::Errno;
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::if_nametoindex;
 use nix::sys::socket::MsgFlags;
 use nix::sys::socket::SockaddrStorage;
 use nix::sys::socket::recvmsg;
@@ -29,6 +31,8 @@ use crate::sys::socket::above_standard;
 pub struct Datagram {
     socket: socket2::Socket,
     is_ipv6: bool,
+    /// Where datagrams to groups go out, if it has been set.
+    multicast_interface: Option<Interface>,
 }
 
 /// What one receive brought.
@@ -44,9 +48,26 @@ pub struct Received {
 fn index(interface: &Interface) -> io::Result<u32> {
     match interface {
         Interface::Index(index) => Ok(*index),
-        Interface::Name(name) => Ok(nix::net::if_::if_nametoindex(name.as_str())?),
+        Interface::Name(name) => Ok(if_nametoindex(name.as_str())?),
         Interface::Address(_) => Err(Errno::ENODEV.into()),
     }
+}
+
+/// The first IPv4 address that an interface has.
+fn address(interface: &Interface) -> io::Result<Ipv4Addr> {
+    let index = match interface {
+        Interface::Address(address) => return Ok(*address),
+        Interface::Index(0) => return Ok(Ipv4Addr::UNSPECIFIED),
+        other => index(other)?,
+    };
+    let mut failure = Errno::ENODEV;
+    for it in getifaddrs()?.filter(|it| if_nametoindex(it.interface_name.as_str()) == Ok(index)) {
+        match it.address.as_ref().and_then(SockaddrStorage::as_sockaddr_in) {
+            Some(ipv4) => return Ok(ipv4.ip()),
+            None => failure = Errno::EADDRNOTAVAIL,
+        }
+    }
+    Err(failure.into())
 }
 
 impl Datagram {
@@ -89,7 +110,7 @@ impl Datagram {
             let _ = socket.set_multicast_all_v4(false);
             let _ = if is_ipv6 { socket.set_multicast_all_v6(false) } else { Ok(()) };
         }
-        Ok(Self { socket, is_ipv6 })
+        Ok(Self { socket, is_ipv6, multicast_interface: None })
     }
 
     pub fn send(&self, data: &[u8]) -> io::Result<Step<()>> {
@@ -146,14 +167,10 @@ impl Datagram {
         }
     }
 
-    pub fn set(&self, setting: &DatagramSetting) -> io::Result<()> {
+    pub fn set(&mut self, setting: &DatagramSetting) -> io::Result<()> {
         match *setting {
             DatagramSetting::Broadcast(on) => self.socket.set_broadcast(on),
-            // An address concerns IPv4 only.
-            DatagramSetting::MulticastInterface(Interface::Address(address)) => {
-                self.socket.set_multicast_if_v4(&address)
-            }
-            DatagramSetting::MulticastInterface(ref other) => self.socket.set_multicast_if_v6(index(other)?),
+            DatagramSetting::MulticastInterface(ref interface) => self.set_multicast_interface(interface),
             DatagramSetting::MulticastLoop(on) => {
                 self.each(|it| it.set_multicast_loop_v4(on), |it| it.set_multicast_loop_v6(on))
             }
@@ -168,16 +185,25 @@ impl Datagram {
         }
     }
 
+    fn set_multicast_interface(&mut self, interface: &Interface) -> io::Result<()> {
+        let ipv4 = || self.socket.set_multicast_if_v4(&address(interface)?);
+        if let Interface::Address(_) = interface {
+            // It concerns IPv4 only.
+            ipv4()?;
+        } else {
+            self.each(|_| ipv4(), |it| it.set_multicast_if_v6(index(interface)?))?;
+        }
+        self.multicast_interface = Some(interface.clone());
+        Ok(())
+    }
+
     pub fn broadcast(&self) -> io::Result<bool> {
         self.socket.broadcast()
     }
 
-    pub fn multicast_interface(&self) -> io::Result<Interface> {
-        if self.is_ipv6 {
-            self.socket.multicast_if_v6().map(Interface::Index)
-        } else {
-            self.socket.multicast_if_v4().map(Interface::Address)
-        }
+    /// As it was set. `None`: the system chooses.
+    pub fn multicast_interface(&self) -> Option<&Interface> {
+        self.multicast_interface.as_ref()
     }
 
     pub fn multicast_loop(&self) -> io::Result<bool> {
@@ -229,6 +255,16 @@ impl AsFd for Datagram {
 /// Whether a datagram was longer than the network takes.
 pub fn is_too_long(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::EMSGSIZE as i32)
+}
+
+/// Whether it is what a broadcast without permission gets, and not what a firewall says (ip(7)).
+pub fn is_forbidden(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::EACCES as i32)
+}
+
+/// Whether it is for want of an interface.
+pub fn is_no_device(error: &io::Error) -> bool {
+    [Errno::ENODEV, Errno::ENXIO].iter().any(|errno| error.raw_os_error() == Some(*errno as i32))
 }
 
 /// Without IPv4 mapped into IPv6 (RFC 4291, section 2.5.5.2).
