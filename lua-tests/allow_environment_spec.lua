@@ -151,6 +151,21 @@ describe("the environment", function()
     end
   end)
 
+  it("makes require fail where a variable's name is none of these", function()
+    for name, meant in pairs {
+      ALLOW_DENY = "DENY", ALLOW = "ALLOW_NET", ALLOW_ = "ALLOW_NET", DENY_NET = "DENY", DENYS = "DENY",
+      ALLOW_LISTENS = "ALLOW_LISTEN", ALLOW_NETS = "ALLOW_NET",
+    } do
+      local output = support.child([[print(pcall(require, "tcp"))]], with { [name] = "127.0.0.1" })
+      local expected = ("LUA_TCP_%s is no variable of this module (did you mean 'LUA_TCP_%s'?)"):format(name, meant)
+      assert.is_truthy(output:find("false\t" .. expected, 1, true), output)
+    end
+  end)
+
+  it("has other variables, too", function()
+    prints({ "reached", "reached", "reached" }, THREE, with { OTHER = "" })
+  end)
+
   it("that is bad leaves no way to the module", function()
     assert.equal("nothing\n", support.child([[
       pcall(require, "tcp")
@@ -198,7 +213,7 @@ describe("the environment", function()
   end)
 end)
 
-local has_luv = pcall(require, "luv")
+local has_luv = support.has_module("luv")
 
 describe("the environment of a process", function()
   it("holds in all of its states", function()

@@ -1,6 +1,7 @@
 -- Calls of tcp.allow add up: what one has forbidden, no other allows.
 
 local policy = require("support.policy")
+local support = require("support")
 
 --- Asserts what connecting says to each port of a script, whose listeners are `A`, `B` and `C`, after these calls.
 local function connects(expected, calls)
@@ -89,6 +90,18 @@ describe("tcp.allow", function()
     ]])
   end)
 
+  it("leaves public addresses alone by net = * and deny = private", function()
+    policy.prints({ "refused", "denied", "denied", "denied", "denied" }, [[
+      tcp.allow { deny = { "private" } }
+      print(reach("connect", "unix:/nowhere/x"))
+      tcp.allow { net = { "*" }, deny = { "private" } }
+      print(reach("connect", "unix:/nowhere/x"))
+      print(reach("connect", "localhost", 1))
+      print(reach("connect", "::1", 1))
+      print(reach("listen", "*", 0))
+    ]])
+  end)
+
   it("takes any number of calls, and of entries", function()
     connects("reached reached denied", [[
       for i = 1, 200 do
@@ -164,7 +177,60 @@ describe("tcp.allow", function()
   end)
 end)
 
-local has_luv = pcall(require, "luv")
+describe("a denial says", function()
+  --- Asserts the messages of the errors that calls end with, in a state whose policy a script has set.
+  local function says(messages, script, calls, prefix)
+    policy.prints(messages, script .. ([[
+      for _, call in ipairs %s do
+        local host, port = call:match("^%%S+ (%%S+) (%%d+)$")
+        local _, err = tcp["try_" .. call:match("^%%S+")](host or call:match("%%S+$"), port)
+        print(err.message)
+      end
+    ]]):format(policy.text(calls)), prefix)
+  end
+
+  it("which list has no entry for it", function()
+    says({ "no entry of 'net' of tcp.allow covers it", "no entry of 'net' of tcp.allow covers it",
+      "no entry of 'listen' of tcp.allow covers it", "no entry of 'net' of tcp.allow covers /x" },
+      "tcp.allow { net = { 'db.example:1', '10.0.0.1:1' }, listen = { '10.0.0.1' } }",
+      { "connect 127.0.0.1 80", "connect localhost 80", "listen 127.0.0.1 0", "connect unix:/x" })
+    says({ "no entry of LUA_TCP_ALLOW_NET covers it", "no entry of LUA_TCP_ALLOW_LISTEN covers it" }, "",
+      { "connect 127.0.0.1 80", "listen 127.0.0.1 0" },
+      "env LUA_TCP_ALLOW_NET=10.0.0.1 LUA_TCP_ALLOW_LISTEN=10.0.0.1")
+  end)
+
+  it("which list is empty", function()
+    says({ "'net' of tcp.allow is empty, which forbids all", "'listen' of tcp.allow is empty, which forbids all" },
+      "tcp.allow { net = {}, listen = {} }", { "connect localhost 80", "udp_listen 127.0.0.1 0" })
+    says({ "'deny' of tcp.allow is empty, which forbids all", "'deny' of tcp.allow is empty, which forbids all" },
+      "tcp.allow { net = { '*' }, deny = {} }", { "connect localhost 80", "listen 127.0.0.1 0" })
+    says({ "LUA_TCP_DENY is empty, which forbids all" }, "", { "connect 127.0.0.1 80" }, "env LUA_TCP_DENY=")
+  end)
+
+  it("which entry denies it", function()
+    says({ "127.0.0.1 is denied by the entry '127.0.0.0/8' of 'deny' of tcp.allow",
+      "127.0.0.1 is denied by the entry '127.0.0.0/8' of 'deny' of tcp.allow",
+      "0.0.0.0 takes addresses that are denied by the entry '10.0.0.0/8' of 'deny' of tcp.allow",
+      "/x is denied by the entry 'unix:/x' of 'deny' of tcp.allow" },
+      "tcp.allow { deny = { '10.0.0.0/8', '127.0.0.0/8', 'unix:/x' } }",
+      { "connect 127.0.0.1 80", "connect 127.1 80", "listen 0.0.0.0 80", "connect unix:/x" })
+    says({ "127.0.0.1 is denied by the entry 'private' of LUA_TCP_DENY" }, "", { "connect 127.0.0.1 80" },
+      "env LUA_TCP_DENY=8.8.8.8,private")
+  end)
+
+  it("that only an entry of the other sort would fit", function()
+    local NAME = " (a name passes only by an entry for names)"
+    local ADDRESS = " (an address passes only by an entry for addresses)"
+    says({ "no entry of 'net' of tcp.allow covers it" .. ADDRESS }, "tcp.allow { net = { 'localhost:80' } }",
+      { "connect 127.0.0.1 80" })
+    says({ "no entry of 'net' of tcp.allow covers it" .. NAME, "no entry of 'net' of tcp.allow covers it" .. NAME },
+      "tcp.allow { net = { '127.0.0.1' } }", { "connect localhost 80", "connect 127.1 80" })
+    says({ "no entry of 'listen' of tcp.allow covers 0.0.0.0, which :: takes, too, without ipv6_only" },
+      "tcp.allow { listen = { '::' } }", { "listen * 80" })
+  end)
+end)
+
+local has_luv = support.has_module("luv")
 
 describe("a policy of one state", function()
   -- Each script runs in a state of its own, on a thread of this child, and prints.
@@ -186,12 +252,12 @@ describe("a policy of one state", function()
     end
   ]]
 
-  local function among_states(claim, lines, script)
+  local function among_states(claim, lines, script, prefix)
     it(claim, function()
       if not has_luv then
         return pending("states on threads need luv: apt-get install lua-luv")
       end
-      policy.prints(lines, STATES .. script)
+      policy.prints(lines, STATES .. script, prefix)
     end)
   end
 
@@ -236,4 +302,56 @@ describe("a policy of one state", function()
     end
     print("done")
   ]])
+
+  -- Those of states that live at the same time have places of their own.
+  among_states("takes no memory once it is gone", { "done" }, [[
+    local STATES, ROUNDS = 20, 4
+    local function kilobytes()
+      for line in io.lines("/proc/self/status") do
+        local number = line:match("VmRSS:%s+(%d+)")
+        if number then
+          return tonumber(number)
+        end
+      end
+    end
+    local function live_and_die()
+      local threads, conns = {}, {}
+      for i = 1, STATES do
+        threads[i] = uv.new_thread(function(port)
+          local tcp, entries = require("tcp.core"), {}
+          local conn = tcp.connect("127.0.0.1", port)
+          for i = 1, 4000 do
+            entries[i] = "host-" .. i .. ".example:1"
+          end
+          tcp.allow { net = entries }
+          conn:write("x")
+          conn:recv()
+        end, port)
+      end
+      for i = 1, STATES do
+        conns[i] = listener:accept(60)
+        conns[i]:read(1)
+      end
+      for i = 1, STATES do
+        conns[i]:close()
+      end
+      for i = 1, STATES do
+        threads[i]:join()
+      end
+    end
+    -- The first rounds make holes that the later ones fill.
+    local function rounds()
+      for _ = 1, ROUNDS do
+        live_and_die()
+      end
+      return kilobytes()
+    end
+    local before = io.open("/proc/self/status") and rounds()
+    if not before then
+      return print("done")
+    end
+    local more = rounds() - before
+    -- Kept, they would have more than 20 MiB.
+    print(more < 10240 and "done" or more .. " KiB more")
+  ]], "env MALLOC_ARENA_MAX=1")
 end)

@@ -38,11 +38,13 @@ local BAD = {
   "", " ", ":", "host:", "host:x", "host:0", "host:70000", "host:65536", "host:-1", "host:80:90", "host:8 0",
   "host: 80", "host:0x50", "host:80.0", " host", "ho st", "host ", "host/", "http://host", "host/path", "host/8",
   "user@host", ".example", "a..b", "a..", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/", "10.0.0.0/x", "10.0.0.0/8/8",
-  "10.0.0.0/8:x", "10.0.0.0/255.0.0.0", "10.0.0/8", "/8", "256.0.0.0/8", "10.0.0.0/+8", "[::1", "::1]", "[]", "[host]",
+  "10.0.0.0/8:x", "10.0.0.0/255.0.0.0", "10.0.0/8", "/8", "256.0.0.0/8", "10.0.0.0/+8", "10.0.0.0/08", "10.0.0.1/8",
+  "10.1.2.3/8:80", "[fd12::1]/8", "[::ffff:11.1.2.3]/104", "::1/0", "[::1", "::1]", "[]", "[host]",
   "[127.0.0.1]", "[::]/129", "[::]/x", "[::1]x", "[::1]80", "[::1]:", "[::1]:65536", "[::g]", "[::1]/", "[::1/8]",
   "::1:65536", "127.1", "10.0.0", "10.0.0.256", "010.0.0.1", "*.", "*.*", "**", "*x", "x*", "a.*", "a.*.b", "*..b",
   "*a.example", ":0x50", ":65536", ":-1", ":0", "*:", "*:x", "*:0", "*.example:x", "*.example/8", "*/8", "*.127.1",
   "[fe80::1%lo]", "fe80::1%lo", "unix:", "unix:relative", "unix:/a/../b", "unix:*", "UNIX:/a",
+  "unix:/**", "unix:/*/**", "unix:/a/**/b", "/run/app/x", "8080", "::1:80", "::1:18080", "fd00::1:443",
 }
 
 describe("tcp.allow", function()
@@ -56,6 +58,42 @@ describe("tcp.allow", function()
       raise(cases)
     end)
   end
+
+  it("says how a bad entry is written", function()
+    local cases = {}
+    for entry, hint in pairs {
+      ["10.0.0.1/8"] = "the range is written '10.0.0.0/8', the address without '/8'",
+      ["[fd12::1]/8"] = "the range is written '[fd00::]/8', the address without '/8'",
+      ["10.0.0.0/08"] = "write '/8' for '/08'",
+      ["8080"] = "write ':8080' for a port",
+      ["/run/app/x"] = "write 'unix:/run/app/x' for a unix socket",
+      ["unix:/*/**"] = "'*' does not cross '/', and '**' does not, either",
+      ["::1:80"] = "write '[::1]:80' for the port, or '[::1:80]' for the address",
+      ["::1:18080"] = "write '[::1]:18080' for the port",
+      ["::1:65536"] = "port 1-65535 expected, got '65536'",
+    } do
+      cases[#cases + 1] = { ("{ net = { %q } }"):format(entry),
+        ("bad option 'net' to 'allow' (entry 1, '%s': %s)"):format(entry, hint) }
+    end
+    cases[#cases + 1] = { "{ listen = { 8080 } }",
+      "bad option 'listen' to 'allow' (string as entry 1 expected, got number; write ':8080' for a port)" }
+    cases[#cases + 1] = { "{ listen = { 80.5 } }",
+      "bad option 'listen' to 'allow' (string as entry 1 expected, got number)" }
+    raise(cases)
+  end)
+
+  it("takes private in deny only, alone, in lower case", function()
+    local cases = {}
+    for _, entry in ipairs { "private", "private:80", "Private", "private.", "PRIVATE:1" } do
+      for _, list in ipairs { "net", "listen" } do
+        cases[#cases + 1] = { ("{ %s = { %q } }"):format(list, entry), "'private' is for 'deny'" }
+      end
+      if entry ~= "private" then
+        cases[#cases + 1] = { ("{ deny = { %q } }"):format(entry), "'private' stands alone, in lower case" }
+      end
+    end
+    raise(cases)
+  end)
 
   it("takes no names in deny, which is about addresses", function()
     local cases = {}

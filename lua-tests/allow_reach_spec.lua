@@ -1,6 +1,5 @@
 -- What tcp.allow is about: each operation that reaches somebody or listens, and none else.
 
-local certificates = require("support.certificates")
 local policy = require("support.policy")
 local transports = require("support.transports")
 
@@ -115,13 +114,15 @@ describe("net", function()
     ]])
   end)
 
-  it("is not about sockets that nobody is reached by", function()
-    prints({ "reached", "reached" }, [[
-      tcp.allow { net = {}, listen = {} }
-      print(reach("udp"))
+  it("is not about sockets that nobody is reached by, which hear whoever finds them", function()
+    prints({ "hello", "denied" }, [[
+      tcp.allow { listen = {} }
       local socket = tcp.udp()
-      socket:close()
-      print("reached")
+      tcp.udp("127.0.0.1", socket:local_port()):send("hello")
+      tcp.allow { net = {} }
+      local data, host, port = socket:recv_from(100, 60)
+      print(data)
+      print(select(2, socket:try_send_to("answer", host, port)).kind)
     ]])
   end)
 
@@ -221,6 +222,64 @@ describe("listen", function()
     end
   end
 
+  -- `::` takes IPv4 as well, unless it is told not to. "both" does not tell it. "0" is a name, of 0.0.0.0.
+  local WILDCARDS = {
+    { { listen = { "::" } }, { "::", "*" } },
+    { { listen = { "[::]/0" } }, { "::", "*" } },
+    { { listen = { "0.0.0.0" } }, { "0.0.0.0", "::ffff:0.0.0.0" } },
+    { { listen = { "0.0.0.0", "::" } }, { "0.0.0.0", "::ffff:0.0.0.0", "::", "*", "both ::", "both *" } },
+    { { listen = { "127.0.0.1", "::1" } }, {} },
+    { { deny = { "10.0.0.0/8" } }, { "::", "*" } },
+    { { deny = { "[::ffff:10.0.0.0]/104" } }, { "::", "*" } },
+    { { deny = { "8.8.8.8" } }, { "::", "*" } },
+    { { deny = { "fd00::1" } }, { "0.0.0.0", "::ffff:0.0.0.0", "0" } },
+    { { deny = { "10.0.0.0/8:1", "[fd00::]/8:1", ":1" } },
+      { "0.0.0.0", "::ffff:0.0.0.0", "0", "::", "*", "both ::", "both *" } },
+    { { deny = { "unix:/x" } }, { "0.0.0.0", "::ffff:0.0.0.0", "0", "::", "*", "both ::", "both *" } },
+    { { deny = { "10.0.0.0/8:4321" } }, { "::", "*" } },
+    { { deny = { ":4321" } }, {} },
+    { { deny = { "private" } }, {} },
+  }
+  for _, operation in ipairs { "listen", "udp_listen", "serve" } do
+    it("counts all that a wildcard takes, for " .. operation, function()
+      if not policy.NOWHERE then
+        return pending(policy.NO_NETWORK)
+      end
+      for _, case in ipairs(WILDCARDS) do
+        table.sort(case[2])
+        prints({ table.concat(case[2], ", ") }, ([[
+          tcp.allow(%s)
+          local passed = {}
+          for _, target in ipairs { "*", "0", "0.0.0.0", "::", "::ffff:0.0.0.0", "both *", "both ::" } do
+            local host = target:match("%%S+$")
+            local options = { ipv6_only = target == host and host:find("^[*:]") ~= nil and not host:find("ffff") }
+            local kind = %q == "serve" and reach("serve", host, 4321, function() end, options)
+              or reach(%q, host, 4321, options)
+            if kind ~= "denied" then
+              passed[#passed + 1] = target
+            end
+          end
+          print(table.concat(passed, ", "))
+        ]]):format(text(case[1]), operation, operation), policy.NOWHERE)
+      end
+    end)
+  end
+
+  it("looks at the port that the system has picked", function()
+    if not policy.NOWHERE then
+      return pending(policy.NO_NETWORK)
+    end
+    prints({ "denied", "denied", "reached" }, [[
+      local range = assert(io.open("/proc/sys/net/ipv4/ip_local_port_range", "w"))
+      range:write("40000 40001")
+      range:close()
+      tcp.allow { deny = { "0.0.0.0:40000", "0.0.0.0:40001" } }
+      print(reach("listen", "0.0.0.0", 0))
+      print(reach("udp_listen", "0.0.0.0", 0))
+      print(reach("listen", "::", 0, { ipv6_only = true }))
+    ]], policy.NOWHERE)
+  end)
+
   it("has denied addresses, too", function()
     if not policy.NOWHERE then
       return pending(policy.NO_NETWORK)
@@ -230,175 +289,5 @@ describe("listen", function()
     -- Every address of the machine is none of the public ones.
     policy.decides({ { listen = { "*" }, deny = { "private" } } }, { "8.8.8.8 1" },
       { "127.0.0.1 0", "10.0.0.1 1", "* 0", "0.0.0.0 80", ":: 80" }, "listen")
-  end)
-end)
-
-describe("a unix path", function()
-  local folder
-
-  before_each(function()
-    folder = certificates.folder()
-  end)
-
-  after_each(function()
-    os.execute("rm -rf " .. folder .. "/*")
-    certificates.remove_files()
-  end)
-
-  --- Asserts how connecting and listening on paths below the test's folder go. `FOLDER` is the folder.
-  local function reaches(entries, passes, stops, prepare)
-    local expected, paths = {}, {}
-    for i, list in ipairs { passes, stops } do
-      for _, path in ipairs(list) do
-        paths[#paths + 1] = path
-        expected[#expected + 1] = (i == 1 and "reached " or "denied ") .. path
-      end
-    end
-    local script = ([[
-      local FOLDER = %q
-      local lfs = require("lfs")
-      local listeners = {}
-      %s
-      local function entries()
-        local all = %s
-        for i, entry in ipairs(all) do
-          all[i] = entry:gsub("FOLDER", FOLDER)
-        end
-        return all
-      end
-      tcp.allow { net = entries(), listen = entries() }
-      for _, path in ipairs(%s) do
-        local target = "unix:" .. path:gsub("FOLDER", FOLDER)
-        local how = reach("connect", target)
-        local listening = reach("listen", target)
-        if how ~= "denied" and listening ~= "denied" then
-          how = "reached"
-        elseif how ~= listening then
-          how = how .. " but " .. listening
-        end
-        print(how .. " " .. path)
-      end
-    ]]):format(folder, prepare or "", text(entries), text(paths))
-    assert.equal(table.concat(expected, "\n") .. "\n", policy.run(script))
-  end
-
-  it("passes by its own entry only", function()
-    reaches({ "unix:FOLDER/a" }, { "FOLDER/a", "FOLDER//a", "FOLDER/./a" },
-      { "FOLDER/b", "FOLDER/ab", "FOLDER/A", "FOLDER", "FOLDER/a/b", "FOLDER/a ", "/a", "a" })
-    reaches({ "*", ":1", "0.0.0.0/0" }, {}, { "FOLDER/a", "a" })
-  end)
-
-  it("passes by a *, which does not cross /", function()
-    reaches({ "unix:FOLDER/*" }, { "FOLDER/a", "FOLDER/.hidden", "FOLDER/*", "FOLDER/a.b:1" },
-      { "FOLDER/sub/a", "FOLDER/", "FOLDER", "FOLDER/../a", "/tmp/a" })
-    reaches({ "unix:FOLDER/a*.sock", "unix:FOLDER/*/x" }, { "FOLDER/a.sock", "FOLDER/abc.sock", "FOLDER/sub/x" },
-      { "FOLDER/b.sock", "FOLDER/a.sockets", "FOLDER/sub/a.sock", "FOLDER/a/b.sock", "FOLDER/sub/sub/x", "FOLDER/x",
-        "FOLDER/sub/y" }, "lfs.mkdir(FOLDER .. '/sub')")
-  end)
-
-  it("takes every other sign of an entry as it is", function()
-    reaches({ "unix:FOLDER/a?[b].%w+" }, { "FOLDER/a?[b].%w+" },
-      { "FOLDER/axb", "FOLDER/axb.x", "FOLDER/a?b.%w+", "FOLDER/a?[b].x" })
-  end)
-
-  it("is denied if it has a .., wherever that leads", function()
-    reaches({ "unix:FOLDER/*", "unix:/*" }, { "FOLDER/a", "FOLDER/..a", "FOLDER/a..b", "FOLDER/..." },
-      { "FOLDER/../a", "FOLDER/sub/../a", "FOLDER/..", "../a", "FOLDER/a/..", "/../tmp/a", ".." },
-      "lfs.mkdir(FOLDER .. '/sub')")
-  end)
-
-  it("is that of what a link leads to", function()
-    local links = [[
-      for _, name in ipairs { "open", "shut" } do
-        lfs.mkdir(FOLDER .. "/" .. name)
-      end
-      listeners[1] = tcp.listen("unix:" .. FOLDER .. "/shut/socket")
-      listeners[2] = tcp.listen("unix:" .. FOLDER .. "/open/socket")
-      lfs.link(FOLDER .. "/shut", FOLDER .. "/open/folder", true)
-      lfs.link(FOLDER .. "/shut/socket", FOLDER .. "/open/link", true)
-      lfs.link("link", FOLDER .. "/open/link2", true)
-      lfs.link(FOLDER .. "/shut/nothing", FOLDER .. "/open/dangling", true)
-      lfs.link("../shut/socket", FOLDER .. "/open/relative", true)
-      lfs.link("loop", FOLDER .. "/open/loop", true)
-      lfs.link(FOLDER .. "/open/socket", FOLDER .. "/shut/out", true)
-      lfs.link(FOLDER .. "/open", FOLDER .. "/shut/way", true)
-      lfs.chdir(FOLDER .. "/open")
-    ]]
-    reaches({ "unix:FOLDER/open/*" }, { "FOLDER/open/new", "FOLDER/shut/way/new", "new", "./new" },
-      { "FOLDER/open/link", "FOLDER/open/link2", "FOLDER/open/dangling", "FOLDER/open/relative",
-        "FOLDER/open/folder/new", "FOLDER/open/folder/socket", "link", "folder/socket", "FOLDER/shut/socket",
-        "./folder/./new", "FOLDER/open/loop" }, links)
-  end)
-
-  --- Asserts how connecting goes to the sockets `real/one` and `real/other`, and by the links `link` and `to-one`.
-  local function leads(lines, rules)
-    prints(lines, ([[
-      local FOLDER = %q
-      local lfs = require("lfs")
-      lfs.mkdir(FOLDER .. "/real")
-      lfs.link(FOLDER .. "/real", FOLDER .. "/link", true)
-      lfs.link(FOLDER .. "/real/one", FOLDER .. "/to-one", true)
-      local one = tcp.listen("unix:" .. FOLDER .. "/real/one")
-      local other = tcp.listen("unix:" .. FOLDER .. "/real/other")
-      local function below(...)
-        local entries = { ... }
-        for i, entry in ipairs(entries) do
-          entries[i] = "unix:" .. FOLDER .. entry
-        end
-        return entries
-      end
-      %s
-      for _, path in ipairs(below("/real/one", "/link/one", "/to-one", "/real/other", "/link/other")) do
-        print(reach("connect", path))
-      end
-      one:close()
-      other:close()
-    ]]):format(folder, rules))
-  end
-
-  it("passes by an entry through a link, as does what that leads to", function()
-    leads({ "reached", "reached", "reached", "reached", "reached" }, "tcp.allow { net = below('/link/*') }")
-    leads({ "reached", "reached", "reached", "denied", "denied" }, "tcp.allow { net = below('/to-one') }")
-    leads({ "denied", "denied", "denied", "reached", "reached" }, "tcp.allow { net = below('/*/other') }")
-  end)
-
-  it("is denied by an entry through a link, as is what that leads to", function()
-    leads({ "denied", "denied", "denied", "reached", "reached" }, "tcp.allow { deny = below('/link/one') }")
-    leads({ "denied", "denied", "denied", "reached", "reached" }, "tcp.allow { deny = below('/to-one') }")
-    leads({ "denied", "denied", "denied", "denied", "denied" }, "tcp.allow { deny = below('/link/*') }")
-    leads({ "denied", "denied", "denied", "reached", "reached" },
-      "tcp.allow { net = below('/*/*'), deny = below('/real/one') }")
-  end)
-
-  it("that is a link is not replaced where its place is forbidden", function()
-    prints({ "link", "link" }, ([[
-      local FOLDER = %q
-      local lfs = require("lfs")
-      lfs.mkdir(FOLDER .. "/open")
-      lfs.mkdir(FOLDER .. "/shut")
-      -- Nobody answers there.
-      lfs.link(FOLDER .. "/open/gone", FOLDER .. "/shut/in", true)
-      lfs.link(FOLDER .. "/shut/gone", FOLDER .. "/open/out", true)
-      tcp.allow { listen = { "unix:" .. FOLDER .. "/open/*" } }
-      local one = tcp.try_listen("unix:" .. FOLDER .. "/shut/in")
-      print(lfs.symlinkattributes(FOLDER .. "/shut/in", "mode"))
-      local other = tcp.try_listen("unix:" .. FOLDER .. "/open/out")
-      print(lfs.symlinkattributes(FOLDER .. "/open/out", "mode"))
-      assert(not other and not lfs.attributes(FOLDER .. "/shut/gone"))
-      if one then
-        one:close()
-      end
-    ]]):format(folder))
-  end)
-
-  it("that is denied is not touched", function()
-    prints({ "denied", "reached" }, ([[
-      local path = %q .. "/stale"
-      local listener = tcp.listen("unix:" .. path)
-      tcp.allow { listen = { "unix:/nowhere/*" } }
-      print(reach("listen", "unix:" .. path))
-      print(reach("connect", "unix:" .. path))
-      listener:close()
-    ]]):format(folder))
   end)
 end)

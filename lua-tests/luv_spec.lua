@@ -6,7 +6,7 @@ local waits = require("support.waits")
 local fails = support.fails
 local unpack = table.unpack or unpack
 
-local has_luv, uv = pcall(require, "luv")
+local has_luv, uv = require("support.luv")()
 
 -- What a loop may use of the processor while nothing happens.
 local IDLE = 0.1

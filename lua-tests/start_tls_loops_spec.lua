@@ -13,7 +13,7 @@ local clean, between, timed = handshakes.clean, handshakes.between, handshakes.t
 local spawn, trying, succeeds = tasks.spawn, tasks.trying, tasks.succeeds
 local CLIENT, SERVER, with = upgrades.CLIENT, upgrades.SERVER, upgrades.with
 
-local has_luv, uv = pcall(require, "luv")
+local has_luv, uv = require("support.luv")()
 local has_cqueues, cqueues = pcall(require, "cqueues")
 
 -- What a loop may use of the processor while nothing happens.

@@ -295,7 +295,7 @@ end)
 
 describe("another loop", function()
   local has_cqueues, cqueues = pcall(require, "cqueues")
-  local has_luv, uv = pcall(require, "luv")
+  local has_luv, uv = require("support.luv")()
 
   --- Sends ten and gives what `wait(socket)` and a receive without time made of them.
   local function receive_with(wait, client, server)

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::c_int;
 use std::sync::Mutex;
+use std::sync::MutexGuard;
 use std::sync::PoisonError;
 
 use mlua::Lua;
@@ -73,7 +74,19 @@ unsafe fn id(state: *mut ffi::lua_State) -> StateId {
 }
 
 /// What the host has set as the function that a state calls before it ends the process.
-static PANICS: Mutex<BTreeMap<usize, Option<ffi::lua_CFunction>>> = Mutex::new(BTreeMap::new());
+static PANICS: Mutex<BTreeMap<usize, ffi::lua_CFunction>> = Mutex::new(BTreeMap::new());
+
+unsafe extern "C-unwind" {
+    /// As Lua's manual has it: there may be no such function.
+    fn lua_atpanic(
+        state: *mut ffi::lua_State,
+        function: Option<ffi::lua_CFunction>,
+    ) -> Option<ffi::lua_CFunction>;
+}
+
+fn panics() -> MutexGuard<'static, BTreeMap<usize, ffi::lua_CFunction>> {
+    PANICS.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Marks a state by that function, which no script reaches. Whether it was marked before: two states may have the
 /// same registry's address one after the other.
@@ -81,14 +94,11 @@ static PANICS: Mutex<BTreeMap<usize, Option<ffi::lua_CFunction>>> = Mutex::new(B
 /// # Safety
 /// `state` is the state that is running.
 unsafe fn mark(state: *mut ffi::lua_State) -> bool {
-    // SAFETY: Lua may have no such function, whatever the type says: then it is a null pointer.
-    let before: Option<ffi::lua_CFunction> =
-        unsafe { std::mem::transmute(ffi::lua_atpanic(state, panicked)) };
+    // SAFETY: `panicked` is there as long as the process: the library is never unloaded.
+    let (before, id) = unsafe { (lua_atpanic(state, Some(panicked)), id(state)) };
     let is_marked = before.is_some_and(|it| std::ptr::fn_addr_eq(it, panicked as ffi::lua_CFunction));
-    if !is_marked {
-        // SAFETY: as above.
-        let id = unsafe { id(state) };
-        PANICS.lock().unwrap_or_else(PoisonError::into_inner).insert(id.0, before);
+    if let Some(before) = before.filter(|_| !is_marked) {
+        panics().insert(id.0, before);
     }
     is_marked
 }
@@ -96,7 +106,7 @@ unsafe fn mark(state: *mut ffi::lua_State) -> bool {
 unsafe extern "C-unwind" fn panicked(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua's promise is handed on.
     let id = unsafe { id(state) };
-    let hosts = PANICS.lock().unwrap_or_else(PoisonError::into_inner).get(&id.0).copied().flatten();
+    let hosts = panics().get(&id.0).copied();
     // SAFETY: the host's own function, called as Lua would have called it.
     hosts.map_or(0, |hosts| unsafe { hosts(state) })
 }
@@ -134,7 +144,9 @@ unsafe extern "C-unwind" fn gone(state: *mut ffi::lua_State) -> c_int {
         let is_called = ffi::lua_getstack(state, 1, &raw mut caller) != 0;
         if is_there && !is_called && ffi::lua_pushthread(state) != 0 {
             // Nothing else runs, and the registry is as it was.
-            policy::note_close(id(state));
+            let id = id(state);
+            policy::note_close(id);
+            panics().remove(&id.0);
         } else {
             ffi::lua_pushnil(state);
             ffi::lua_setfield(state, ffi::LUA_REGISTRYINDEX, GUARD);

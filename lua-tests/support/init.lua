@@ -16,6 +16,11 @@ function support.connect_to(first, ...)
   return tcp.connect(peer.host, peer.port), peer
 end
 
+--- Whether the interpreter finds a module, without loading it here.
+function support.has_module(name)
+  return support.child(("print((pcall(require, %q)))"):format(name)) == "true\n"
+end
+
 --- Asserts that a `try_` form answered nil and an error object of this kind, and gives the object.
 function support.fails(kind, value, err)
   assert.is_nil(value)

@@ -37,7 +37,7 @@ local function listen()
   return listener, listener:local_port()
 end
 local function reach(name, ...)
-  local ok, value, err = pcall(tcp["try_" .. name], ...)
+  local ok, value, err = tcp.pcall(tcp["try_" .. name], ...)
   if not ok then
     return tostring(value)
   elseif err ~= nil then

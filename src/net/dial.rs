@@ -127,7 +127,7 @@ impl Dial {
                     let lookup = lookup.map_err(|e| Error::from_io(&e).with_stage(Stage::Resolve))?;
                     State::Resolving(Watched::not_yet(lookup))
                 }
-                State::Start(Host::Unix(path)) => State::Unix(self.policy.path(Purpose::Reach, &path)?),
+                State::Start(Host::Unix(path)) => State::Unix(path),
                 State::Resolving(lookup) => match lookup.it.poll() {
                     Some(answer) => self.race(answer.map_err(|e| unresolved(&e))?, now)?,
                     None => {
@@ -145,14 +145,18 @@ impl Dial {
                         return Ok(None);
                     }
                 }
-                State::Unix(path) => match Socket::connect_unix(&path) {
-                    Ok(socket) => self.connected(Watched::not_yet(socket), Address::Unix(Some(path)))?,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        self.state = State::Unix(path);
-                        return Ok(None);
+                State::Unix(path) => {
+                    // Each time: what lies at the path may have changed.
+                    let real = self.policy.path(Purpose::Reach, &path)?;
+                    match Socket::connect_unix(&real) {
+                        Ok(socket) => self.connected(Watched::not_yet(socket), Address::Unix(Some(real)))?,
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                            self.state = State::Unix(path);
+                            return Ok(None);
+                        }
+                        Err(error) => return Err(Error::from_connect(&error)),
                     }
-                    Err(error) => return Err(Error::from_connect(&error)),
-                },
+                }
                 State::Handshaking(mut it) => match it.connection.handshake().map_err(of_handshake)? {
                     Step::Ready(()) => return Ok(Some(self.finish(*it))),
                     Step::Wait(interest) => {

@@ -6,6 +6,8 @@
 //! ```
 
 use std::io;
+use std::net::IpAddr;
+use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
@@ -48,6 +50,9 @@ pub enum Place {
     At(Host),
 }
 
+/// As `Place::Everywhere` is checked.
+pub const EVERYWHERE: Host = Host::Ip(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+
 /// A listener in the making.
 pub struct Listen {
     /// The host as the script wrote it.
@@ -82,16 +87,16 @@ impl Listen {
         let port = self.port.unwrap_or_default();
         match std::mem::replace(&mut self.state, State::Over) {
             State::Start(Place::Everywhere) => {
-                self.policy.check_everywhere(Wanted::Port(port))?;
+                self.policy.check(self.purpose(), &EVERYWHERE, Wanted::Port(port))?;
                 self.finish(listener::Listener::bind_all(port, &self.options), None)
             }
             State::Start(Place::At(Host::Unix(path))) => {
-                let real = self.policy.path(Purpose::Listen, &path)?;
+                let real = self.policy.path(self.purpose(), &path)?;
                 self.finish(listener::Listener::bind_unix(&real, &self.options), Some(path))
             }
             State::Start(Place::At(host)) => {
                 let resolve = Resolve::new(&self.name, host, self.port, self.policy.clone());
-                self.go_on(resolve.for_listening().within(Some(RESOLVE_TIMEOUT)))
+                self.go_on(resolve.for_listening(self.options.ipv6_only).within(Some(RESOLVE_TIMEOUT)))
             }
             State::Resolving(resolve) => self.go_on(resolve),
             State::Over => Err(Error::closed_here()),
@@ -131,11 +136,19 @@ impl Listen {
     ) -> Result<Option<Listener>, Error> {
         let socket = socket.map_err(|error| Error::from_listen(&error))?;
         let address = socket.local_address().map_err(|error| Error::from_listen(&error))?;
+        if let Address::Ip(it) = address {
+            // The system may have picked the port.
+            self.policy.check_denied(self.purpose(), it.ip(), Wanted::Port(it.port()))?;
+        }
         let address = path.map_or(address, |path| Address::Unix(Some(path)));
         let options = self.options.connection.clone();
         let (tls, handshake_timeout) = (self.tls.clone(), self.options.handshake_timeout);
         let open = Some(Watched::new(socket));
         Ok(Some(Listener { open, address, options, tls, handshake_timeout }))
+    }
+
+    fn purpose(&self) -> Purpose {
+        Purpose::Listen { ipv6_only: self.options.ipv6_only }
     }
 
     /// Gives the look-up up.

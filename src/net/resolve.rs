@@ -64,8 +64,8 @@ impl Resolve {
     }
 
     /// For listening on it.
-    pub fn for_listening(mut self) -> Self {
-        self.purpose = Purpose::Listen;
+    pub fn for_listening(mut self, ipv6_only: bool) -> Self {
+        self.purpose = Purpose::Listen { ipv6_only };
         self
     }
 

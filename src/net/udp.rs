@@ -13,6 +13,7 @@ use crate::address::Host;
 use crate::address::peer_name;
 use crate::error::Error;
 use crate::error::Kind;
+use crate::net::listen::EVERYWHERE;
 use crate::net::listen::Place;
 use crate::net::reactor::Reactor;
 use crate::net::resolve::Resolve;
@@ -23,6 +24,7 @@ use crate::options::DatagramSetting;
 use crate::options::Interface;
 use crate::options::RESOLVE_TIMEOUT;
 use crate::policy::Policy;
+use crate::policy::Purpose;
 use crate::policy::entry::Wanted;
 use crate::step::Step;
 use crate::sys::datagram;
@@ -40,7 +42,7 @@ pub struct Opening {
 enum Role {
     /// Sends to a peer and hears only that one.
     Peer,
-    Listener(DatagramOptions),
+    Listener(DatagramOptions, Policy),
 }
 
 pub struct UdpSocket {
@@ -67,23 +69,34 @@ impl Opening {
         options: DatagramOptions,
         policy: Policy,
     ) -> Result<Self, Error> {
+        let purpose = Purpose::Listen { ipv6_only: options.ipv6_only };
         let resolve = match place {
             Place::Everywhere => {
-                policy.check_everywhere(Wanted::Port(port))?;
+                policy.check(purpose, &EVERYWHERE, Wanted::Port(port))?;
                 None
             }
             Place::At(host) => {
-                let resolve = Resolve::new(name, host, Some(port), policy);
-                Some(resolve.for_listening().within(Some(RESOLVE_TIMEOUT)))
+                let resolve = Resolve::new(name, host, Some(port), policy.clone());
+                Some(resolve.for_listening(options.ipv6_only).within(Some(RESOLVE_TIMEOUT)))
             }
         };
-        Ok(Self { name: name.into(), port, role: Role::Listener(options), resolve })
+        Ok(Self { name: name.into(), port, role: Role::Listener(options, policy), resolve })
     }
 
     /// `None`: a look-up is under way.
     pub fn step(&mut self) -> Result<Option<UdpSocket>, Error> {
+        let opened = self.advance()?;
+        if let (Some(socket), Role::Listener(options, policy)) = (&opened, &self.role) {
+            // The system may have picked the port.
+            let purpose = Purpose::Listen { ipv6_only: options.ipv6_only };
+            policy.check_denied(purpose, socket.local.ip(), Wanted::Port(socket.local.port()))?;
+        }
+        Ok(opened)
+    }
+
+    fn advance(&mut self) -> Result<Option<UdpSocket>, Error> {
         let Some(resolve) = &mut self.resolve else {
-            let Role::Listener(options) = &self.role else { return Err(Error::closed_here()) };
+            let Role::Listener(options, _) = &self.role else { return Err(Error::closed_here()) };
             return UdpSocket::anywhere(self.port, options).map(Some);
         };
         let Some(mut addresses) = resolve.step()? else { return Ok(None) };
@@ -94,7 +107,7 @@ impl Opening {
                     Datagram::connect(address).map_err(|error| udp_words::of_connect(&error, *address))?;
                 UdpSocket::new(socket, Some(*address))
             }),
-            Role::Listener(options) => {
+            Role::Listener(options, _) => {
                 // As listeners do.
                 addresses.sort_by_key(SocketAddr::is_ipv6);
                 first(&addresses, |address| {

@@ -11,8 +11,15 @@ use ipnet::Ipv4Net;
 use crate::policy::paths::Pattern;
 use crate::policy::public::is_public;
 
+/// As it was written, and what that covers.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Entry {
+pub struct Entry {
+    pub text: String,
+    shape: Shape,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Shape {
     /// `*`: every name and address.
     Everything(Port),
     /// `host`, or with `is_below` `*.host`: every name below it. In lower case, without a dot at the end.
@@ -31,7 +38,7 @@ pub enum Entry {
 }
 
 /// `None` is every port.
-pub type Port = Option<u16>;
+type Port = Option<u16>;
 
 /// What is to be reached: the port that is asked for, or any, for what has none.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -45,66 +52,28 @@ const SHAPES: &str = "a name, an address, a range, ':port', 'unix:/path' or '*' 
 impl Entry {
     /// An entry of what is allowed. `Err` says what is wrong with it.
     pub fn of_allowed(text: &str) -> Result<Self, String> {
-        if text == "private" {
-            return Err("'private' is for 'deny'".into());
+        match Shape::parse(text)? {
+            Shape::Private => Err("'private' is for 'deny'".into()),
+            shape => Ok(Self { text: text.into(), shape }),
         }
-        Self::parse(text)
     }
 
     /// An entry of what is denied.
     pub fn of_denied(text: &str) -> Result<Self, String> {
-        if text == "private" {
-            return Ok(Self::Private);
-        }
-        match Self::parse(text)? {
-            Self::Name { .. } | Self::Everything(_) => {
+        match Shape::parse(text)? {
+            Shape::Name { .. } | Shape::Everything(_) => {
                 Err("addresses, ranges, ':port', 'private' and unix paths can be denied, names cannot".into())
             }
-            entry => Ok(entry),
+            Shape::Private if text != "private" => Err("'private' stands alone, in lower case".into()),
+            shape => Ok(Self { text: text.into(), shape }),
         }
-    }
-
-    fn parse(text: &str) -> Result<Self, String> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            return Pattern::parse(path).map(Self::Unix);
-        }
-        if text.contains(|c: char| c.is_whitespace() || c.is_control()) || text.is_empty() {
-            return Err(SHAPES.into());
-        }
-        let (place, port) = split_port(text);
-        let port = port.map(parse_port).transpose()?;
-        match place {
-            "" => Ok(Self::AnyAddress(port)),
-            "*" => Ok(Self::Everything(port)),
-            place if place.contains(['[', ']', '/', ':']) || place.parse::<Ipv4Addr>().is_ok() => {
-                range(place).map(|range| Self::Range(range, port))
-            }
-            place => Self::name(place, port),
-        }
-    }
-
-    fn name(place: &str, port: Port) -> Result<Self, String> {
-        let (name, is_below) = match place.strip_prefix("*.") {
-            Some(rest) => (rest, true),
-            None => (place, false),
-        };
-        let name = bare(name);
-        if name.contains('*') {
-            return Err("'*' may stand alone or in front, as in '*.example.com'".into());
-        }
-        let is_plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
-        let is_number = name.chars().all(|c| c.is_ascii_digit() || c == '.');
-        if is_number || !name.chars().all(is_plain) || name.split('.').any(str::is_empty) {
-            return Err(SHAPES.into());
-        }
-        Ok(Self::Name { name, is_below, port })
     }
 
     /// Whether a name, as the script spells it, is covered.
     pub fn covers_name(&self, name: &str, wanted: Wanted) -> bool {
-        match self {
-            Self::Everything(port) => covers_port(*port, wanted),
-            Self::Name { name: own, is_below, port } => {
+        match &self.shape {
+            Shape::Everything(port) => covers_port(*port, wanted),
+            Shape::Name { name: own, is_below, port } => {
                 // Some resolvers stop at a blank.
                 if name.contains(|c: char| c.is_whitespace() || c.is_control()) {
                     return false;
@@ -124,26 +93,89 @@ impl Entry {
 
     pub fn covers_ip(&self, ip: IpAddr, wanted: Wanted) -> bool {
         let ip = ip.to_canonical();
-        match self {
-            Self::Everything(port) | Self::AnyAddress(port) => covers_port(*port, wanted),
-            Self::Range(range, port) => range.contains(&ip) && covers_port(*port, wanted),
-            Self::Private => !is_public(ip),
-            Self::Name { .. } | Self::Unix(_) => false,
+        match &self.shape {
+            Shape::Everything(port) | Shape::AnyAddress(port) => covers_port(*port, wanted),
+            Shape::Range(range, port) => range.contains(&ip) && covers_port(*port, wanted),
+            Shape::Private => !is_public(ip),
+            Shape::Name { .. } | Shape::Unix(_) => false,
+        }
+    }
+
+    /// Whether it covers any address of the family of `ip`.
+    pub fn covers_some_of(&self, ip: IpAddr, wanted: Wanted) -> bool {
+        match &self.shape {
+            Shape::Range(range, port) => range.addr().is_ipv4() == ip.is_ipv4() && covers_port(*port, wanted),
+            _ => self.covers_ip(ip, wanted),
         }
     }
 
     /// `path` is absolute and without links.
     pub fn covers_path(&self, path: &Path) -> bool {
-        matches!(self, Self::Unix(pattern) if pattern.covers(path))
+        matches!(&self.shape, Shape::Unix(pattern) if pattern.covers(path))
+    }
+
+    /// Whether it is about names, and this port.
+    pub fn is_for_names(&self, wanted: Wanted) -> bool {
+        matches!(self.shape, Shape::Name { port, .. } if covers_port(port, wanted))
+    }
+
+    /// Whether it is about addresses, and this port.
+    pub fn is_for_addresses(&self, wanted: Wanted) -> bool {
+        matches!(self.shape, Shape::Range(_, port) | Shape::AnyAddress(port) if covers_port(port, wanted))
     }
 
     /// Whether it is about one port only.
     pub fn has_port(&self) -> bool {
-        match self {
-            Self::Everything(port) | Self::AnyAddress(port) | Self::Range(_, port) => port.is_some(),
-            Self::Name { port, .. } => port.is_some(),
-            Self::Private | Self::Unix(_) => false,
+        match self.shape {
+            Shape::Everything(port) | Shape::AnyAddress(port) | Shape::Range(_, port) => port.is_some(),
+            Shape::Name { port, .. } => port.is_some(),
+            Shape::Private | Shape::Unix(_) => false,
         }
+    }
+}
+
+impl Shape {
+    fn parse(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Pattern::parse(path).map(Self::Unix);
+        }
+        if text.starts_with('/') && Pattern::parse(text).is_ok() {
+            return Err(format!("write 'unix:{text}' for a unix socket"));
+        }
+        if text.contains(|c: char| c.is_whitespace() || c.is_control()) || text.is_empty() {
+            return Err(SHAPES.into());
+        }
+        let (place, port) = split_port(text)?;
+        let port = port.map(parse_port).transpose()?;
+        match place {
+            "" => Ok(Self::AnyAddress(port)),
+            "*" => Ok(Self::Everything(port)),
+            place if bare(place) == "private" => Ok(Self::Private),
+            place if place.contains(['[', ']', '/', ':']) || place.parse::<Ipv4Addr>().is_ok() => {
+                range(place).map(|range| Self::Range(range, port))
+            }
+            place => Self::name(place, port),
+        }
+    }
+
+    fn name(place: &str, port: Port) -> Result<Self, String> {
+        let (name, is_below) = match place.strip_prefix("*.") {
+            Some(rest) => (rest, true),
+            None => (place, false),
+        };
+        let name = bare(name);
+        if name.contains('*') {
+            return Err("'*' may stand alone or in front, as in '*.example.com'".into());
+        }
+        let is_plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+        let is_number = name.chars().all(|c| c.is_ascii_digit() || c == '.');
+        if parse_port(place).is_ok() {
+            return Err(format!("write ':{place}' for a port"));
+        }
+        if is_number || !name.chars().all(is_plain) || name.split('.').any(str::is_empty) {
+            return Err(SHAPES.into());
+        }
+        Ok(Self::Name { name, is_below, port })
     }
 }
 
@@ -160,17 +192,26 @@ fn bare(name: &str) -> String {
 }
 
 /// An IPv6 address has colons of its own: a port comes behind brackets or a range only.
-fn split_port(text: &str) -> (&str, Option<&str>) {
+fn split_port(text: &str) -> Result<(&str, Option<&str>), String> {
     let address_ends = match text.strip_prefix('[') {
         Some(_) => text.find(']').unwrap_or(0),
         None => text.find('/').unwrap_or(0),
     };
-    if text.parse::<Ipv6Addr>().is_ok() {
-        return (text, None);
-    }
-    match text[address_ends..].rfind(':') {
-        Some(colon) => (&text[..address_ends + colon], Some(&text[address_ends + colon + 1..])),
-        None => (text, None),
+    let Some((place, port)) = text[address_ends..].rfind(':').map(|at| text.split_at(address_ends + at))
+    else {
+        return Ok((text, None));
+    };
+    let port = &port[1..];
+    match (text.parse::<Ipv6Addr>(), place.parse::<Ipv6Addr>()) {
+        // Which one was meant?
+        (Ok(_), Ok(_)) if parse_port(port).is_ok() => {
+            Err(format!("write '[{place}]:{port}' for the port, or '[{text}]' for the address"))
+        }
+        (Ok(_), _) => Ok((text, None)),
+        (Err(_), Ok(_)) => {
+            parse_port(port).and_then(|_| Err(format!("write '[{place}]:{port}' for the port")))
+        }
+        _ => Ok((place, Some(port))),
     }
 }
 
@@ -195,15 +236,20 @@ fn range(text: &str) -> Result<IpNet, String> {
     let most: u8 = if ip.is_ipv4() { 32 } else { 128 };
     let bits = match bits {
         None => most,
-        Some(bits) => {
-            let is_number = bits.bytes().all(|byte| byte.is_ascii_digit());
-            let number = bits.parse().ok().filter(|bits| is_number && *bits <= most);
-            number.ok_or_else(|| format!("'/{bits}': 0 to {most} bits expected"))?
-        }
+        Some(bits) => match bits.parse::<u8>() {
+            Ok(number) if number <= most && number.to_string() == bits => number,
+            Ok(number) if number <= most => return Err(format!("write '/{number}' for '/{bits}'")),
+            _ => return Err(format!("'/{bits}': 0 to {most} bits expected")),
+        },
     };
     let range = IpNet::new(ip, bits).map_err(|error| error.to_string())?;
+    if range.trunc() != range {
+        let first = range.network();
+        let first = if ip.is_ipv4() { first.to_string() } else { format!("[{first}]") };
+        return Err(format!("the range is written '{first}/{bits}', the address without '/{bits}'"));
+    }
     Ok(match (ip.to_canonical(), bits.checked_sub(96)) {
         (IpAddr::V4(ip4), Some(bits)) if ip.is_ipv6() => Ipv4Net::new(ip4, bits).map_or(range, IpNet::V4),
-        _ => range.trunc(),
+        _ => range,
     })
 }

@@ -32,26 +32,36 @@ pub struct Policy(Arc<Mutex<Vec<Layer>>>);
 #[derive(Clone, Debug, Default)]
 pub struct Layer {
     /// What may be reached.
-    pub net: Option<Vec<Entry>>,
+    pub net: Option<List>,
     /// What may be listened on.
-    pub listen: Option<Vec<Entry>>,
+    pub listen: Option<List>,
     /// Addresses that are neither reached nor listened on, whatever the others say.
-    pub deny: Option<Vec<Entry>>,
+    pub deny: Option<List>,
     /// No file is opened by its path.
     pub no_files: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct List {
+    /// As messages call it: `'net' of tcp.allow`, or the variable.
+    pub name: String,
+    pub entries: Vec<Entry>,
 }
 
 /// What an address is wanted for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Purpose {
     Reach,
-    Listen,
+    /// `ipv6_only`: on `::` IPv4 is left out.
+    Listen {
+        ipv6_only: bool,
+    },
 }
 
 impl Policy {
     /// Forbids all.
     pub fn closed() -> Self {
-        let none = || Some(Vec::new());
+        let none = || Some(List { name: "the allow-list".into(), entries: Vec::new() });
         let layer = Layer { net: none(), listen: none(), deny: none(), no_files: true };
         Self(Arc::new(Mutex::new(vec![layer])))
     }
@@ -76,39 +86,42 @@ impl Policy {
         }
     }
 
-    /// The same for every address of this machine.
-    pub fn check_everywhere(&self, wanted: Wanted) -> Result<(), Error> {
-        self.check_ip(Purpose::Listen, Ipv4Addr::UNSPECIFIED.into(), wanted)?;
-        self.check_ip(Purpose::Listen, Ipv6Addr::UNSPECIFIED.into(), wanted)
-    }
-
     fn check_name(&self, purpose: Purpose, name: &str, wanted: Wanted) -> Result<(), Error> {
-        if self.layers().iter().any(|layer| layer.deny.as_ref().is_some_and(Vec::is_empty)) {
-            return Err(denied("all is denied (tcp.allow, deny is empty)").with_stage(Stage::Resolve));
-        }
-        self.allows(purpose, |entry| entry.covers_name(name, wanted))
-            .map_err(|error| error.with_stage(Stage::Resolve))
+        let checked = self.denial(|_| None).and_then(|()| {
+            let hint = |entry: &Entry| {
+                entry.is_for_addresses(wanted).then_some(" (a name passes only by an entry for names)")
+            };
+            self.allows(purpose, |entry| entry.covers_name(name, wanted), "it", hint)
+        });
+        checked.map_err(|error| error.with_stage(Stage::Resolve))
     }
 
     fn check_ip(&self, purpose: Purpose, ip: IpAddr, wanted: Wanted) -> Result<(), Error> {
-        self.allows(purpose, |entry| entry.covers_ip(ip, wanted))?;
-        if self.denies(purpose, ip, wanted) { Err(denied_address(ip)) } else { Ok(()) }
+        let hint = |entry: &Entry| {
+            entry.is_for_names(wanted).then_some(" (an address passes only by an entry for addresses)")
+        };
+        self.allows(purpose, |entry| entry.covers_ip(ip, wanted), "it", hint)?;
+        if let Some(ip4) = ipv4_beside(purpose, ip) {
+            let what = format!("{ip4}, which :: takes, too, without ipv6_only");
+            self.allows(purpose, |entry| entry.covers_ip(ip4, wanted), &what, hint)?;
+        }
+        self.check_denied(purpose, ip, wanted)
     }
 
-    fn denies(&self, purpose: Purpose, ip: IpAddr, wanted: Wanted) -> bool {
-        // Who connects to no address in particular reaches this machine.
-        let loopback = match ip.to_canonical() {
-            IpAddr::V4(it) if it.is_unspecified() => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-            IpAddr::V6(it) if it.is_unspecified() => Some(IpAddr::V6(Ipv6Addr::LOCALHOST)),
-            _ => None,
-        };
-        let meant = loopback.filter(|_| purpose == Purpose::Reach);
-        self.layers().iter().filter_map(|layer| layer.deny.as_ref()).any(|list| {
-            let denies = |entry: &Entry, ip| {
-                // Who has no port in mind is not stopped by what is about one.
-                !(wanted == Wanted::Any && entry.has_port()) && entry.covers_ip(ip, wanted)
-            };
-            list.is_empty() || list.iter().any(|it| denies(it, ip) || meant.is_some_and(|ip| denies(it, ip)))
+    /// Whether an address is none of those that are denied.
+    pub fn check_denied(&self, purpose: Purpose, ip: IpAddr, wanted: Wanted) -> Result<(), Error> {
+        let ips = [Some(ip.to_canonical()), ipv4_beside(purpose, ip)];
+        self.denial(|entry| {
+            // Who has no port in mind is not stopped by what is about one.
+            let concerns = wanted != Wanted::Any || !entry.has_port();
+            ips.into_iter().flatten().filter(|_| concerns).find_map(|ip| match purpose {
+                _ if entry.covers_ip(ip, wanted) => Some(format!("{ip} is denied by")),
+                Purpose::Reach => loopback(ip)
+                    .filter(|it| entry.covers_ip(*it, wanted))
+                    .map(|_| format!("{ip} is denied by")),
+                Purpose::Listen { .. } => (ip.is_unspecified() && entry.covers_some_of(ip, wanted))
+                    .then(|| format!("{ip} takes addresses that are denied by")),
+            })
         })
     }
 
@@ -124,10 +137,16 @@ impl Policy {
         if let Ok(host) = Host::parse(host) {
             self.check(purpose, &host, wanted)?;
         }
-        let first = addresses.first().map(SocketAddr::ip);
-        addresses.retain(|it| !self.denies(purpose, it.ip(), wanted));
+        let mut first = None;
+        addresses.retain(|it| match self.check_denied(purpose, it.ip(), wanted) {
+            Ok(()) => true,
+            Err(error) => {
+                first.get_or_insert(error);
+                false
+            }
+        });
         match first {
-            Some(ip) if addresses.is_empty() => Err(denied_address(ip).with_stage(Stage::Resolve)),
+            Some(error) if addresses.is_empty() => Err(error.with_stage(Stage::Resolve)),
             _ => Ok(addresses),
         }
     }
@@ -145,12 +164,9 @@ impl Policy {
         let Ok(resolved) = paths::resolved(path) else {
             return Err(denied("the path cannot be resolved, so it is not allowed"));
         };
-        self.allows(purpose, |entry| entry.covers_path(&resolved))?;
-        let is_denied =
-            |list: &Vec<Entry>| list.is_empty() || list.iter().any(|it| it.covers_path(&resolved));
-        if self.layers().iter().filter_map(|layer| layer.deny.as_ref()).any(is_denied) {
-            return Err(denied(format!("{} is denied (tcp.allow, deny)", resolved.display())));
-        }
+        let shown = resolved.display();
+        self.allows(purpose, |entry| entry.covers_path(&resolved), &shown.to_string(), |_| None)?;
+        self.denial(|entry| entry.covers_path(&resolved).then(|| format!("{shown} is denied by")))?;
         Ok(resolved)
     }
 
@@ -167,24 +183,68 @@ impl Policy {
         !self.layers().iter().any(|layer| layer.no_files)
     }
 
-    fn allows(&self, purpose: Purpose, covers: impl Fn(&Entry) -> bool) -> Result<(), Error> {
+    /// Whether each list covers `what`. `hint` is what an entry gives to think of.
+    fn allows(
+        &self,
+        purpose: Purpose,
+        covers: impl Fn(&Entry) -> bool,
+        what: &str,
+        hint: impl Fn(&Entry) -> Option<&'static str>,
+    ) -> Result<(), Error> {
         let layers = self.layers();
         let mut lists = layers.iter().filter_map(|layer| layer.list(purpose));
-        match lists.all(|list| list.iter().any(&covers)) {
-            true => Ok(()),
-            false if purpose == Purpose::Listen => Err(denied("it is not on the list of tcp.allow, listen")),
-            false => Err(denied("it is not on the list of tcp.allow, net")),
+        match lists.find(|list| !list.entries.iter().any(&covers)) {
+            None => Ok(()),
+            Some(list) if list.entries.is_empty() => Err(list.forbids_all()),
+            Some(list) => {
+                let hint = list.entries.iter().find_map(hint).unwrap_or_default();
+                Err(denied(format!("no entry of {} covers {what}{hint}", list.name)))
+            }
         }
+    }
+
+    /// Whether nothing is denied. `says` is how an entry's denial begins.
+    fn denial(&self, says: impl Fn(&Entry) -> Option<String>) -> Result<(), Error> {
+        for list in self.layers().iter().filter_map(|layer| layer.deny.as_ref()) {
+            if list.entries.is_empty() {
+                return Err(list.forbids_all());
+            }
+            if let Some((entry, text)) = list.entries.iter().find_map(|it| says(it).map(|text| (it, text))) {
+                return Err(denied(format!("{text} the entry '{}' of {}", entry.text, list.name)));
+            }
+        }
+        Ok(())
     }
 }
 
 impl Layer {
-    fn list(&self, purpose: Purpose) -> Option<&Vec<Entry>> {
+    fn list(&self, purpose: Purpose) -> Option<&List> {
         match purpose {
             Purpose::Reach => self.net.as_ref(),
-            Purpose::Listen => self.listen.as_ref(),
+            Purpose::Listen { .. } => self.listen.as_ref(),
         }
     }
+}
+
+impl List {
+    fn forbids_all(&self) -> Error {
+        denied(format!("{} is empty, which forbids all", self.name))
+    }
+}
+
+/// Who listens on `::` takes IPv4, too (RFC 3493, section 5.3).
+fn ipv4_beside(purpose: Purpose, ip: IpAddr) -> Option<IpAddr> {
+    let is_both = purpose == Purpose::Listen { ipv6_only: false } && ip == Ipv6Addr::UNSPECIFIED;
+    is_both.then_some(Ipv4Addr::UNSPECIFIED.into())
+}
+
+/// Who connects to no address in particular reaches this machine.
+fn loopback(ip: IpAddr) -> Option<IpAddr> {
+    let loopback = match ip {
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    ip.is_unspecified().then_some(loopback)
 }
 
 /// The address of a literal with a zone (RFC 4007, section 11).
@@ -195,8 +255,4 @@ fn zoned(name: &str) -> Option<IpAddr> {
 
 fn denied(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(Kind::Denied, message)
-}
-
-fn denied_address(ip: IpAddr) -> Error {
-    denied(format!("the address {ip} is denied (tcp.allow, deny; an empty list denies all)"))
 }
