@@ -74,6 +74,8 @@ describe("luv", function()
   end
 
   local function after(seconds, fn)
+    -- Timers count from when the loop last looked at the clock.
+    uv.update_time()
     kept(uv.new_timer()):start(seconds * 1000, 0, guarded(fn))
   end
 

@@ -46,7 +46,7 @@ impl Error {
     }
 
     /// The error of an attempt to listen, or of a socket without connections.
-    pub fn from_listen(error: &io::Error) -> Self {
+    pub fn from_system(error: &io::Error) -> Self {
         Self::of_system(Kind::of_io(error.kind()), error)
     }
 

@@ -98,7 +98,7 @@ fn write_file(
 /// The error of what Lua's own functions have said of a file.
 fn file_failure(lua: &Lua, (op, message, errno): (String, String, Option<i32>)) -> mlua::Result<Table> {
     let error = match errno {
-        Some(errno) => Error::from_listen(&io::Error::from_raw_os_error(errno)),
+        Some(errno) => Error::from_system(&io::Error::from_raw_os_error(errno)),
         None => Error::new(Kind::System, message),
     };
     failure::object(lua, &error, &op, None)

@@ -129,7 +129,7 @@ pub fn fallible(lua: &Lua) -> mlua::Result<Table> {
     instant(lua, &methods, "get_option", |lua, it, [name, _]| {
         let name = option_name(lua, &name)?;
         let value = option(lua, it.net.socket()?, name);
-        Ok(value?.map_err(|error| Error::from_listen(&error))?)
+        Ok(value?.map_err(|error| Error::from_system(&error))?)
     })?;
     Ok(methods)
 }

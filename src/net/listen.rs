@@ -124,7 +124,7 @@ impl Listen {
             }
         }
         match first {
-            Some(error) => Err(Error::from_listen(&error)),
+            Some(error) => Err(Error::from_system(&error)),
             None => Err(no_address(Family::Any)),
         }
     }
@@ -134,8 +134,8 @@ impl Listen {
         socket: io::Result<listener::Listener>,
         path: Option<PathBuf>,
     ) -> Result<Option<Listener>, Error> {
-        let socket = socket.map_err(|error| Error::from_listen(&error))?;
-        let address = socket.local_address().map_err(|error| Error::from_listen(&error))?;
+        let socket = socket.map_err(|error| Error::from_system(&error))?;
+        let address = socket.local_address().map_err(|error| Error::from_system(&error))?;
         if let Address::Ip(it) = address {
             // The system may have picked the port.
             self.policy.check_denied(self.purpose(), it.ip(), Wanted::Port(it.port()))?;

@@ -90,7 +90,7 @@ impl SlowFile {
 
     /// One write of some of the bytes.
     pub fn write(&self, bytes: &[u8]) -> Result<Step<usize>, Error> {
-        self.0.send(bytes).map_err(|error| Error::from_listen(&error))
+        self.0.send(bytes).map_err(|error| Error::from_system(&error))
     }
 
     pub fn descriptor(&self) -> BorrowedFd<'_> {

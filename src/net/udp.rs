@@ -112,7 +112,7 @@ impl Opening {
                 addresses.sort_by_key(SocketAddr::is_ipv6);
                 first(&addresses, |address| {
                     let socket = Datagram::bind(address, options);
-                    UdpSocket::with(socket.map_err(|error| Error::from_listen(&error))?, options)
+                    UdpSocket::with(socket.map_err(|error| Error::from_system(&error))?, options)
                 })
             }
         }
@@ -148,7 +148,7 @@ fn first(
 impl UdpSocket {
     /// Without a peer, on every address.
     pub fn anywhere(port: u16, options: &DatagramOptions) -> Result<Self, Error> {
-        let socket = Datagram::anywhere(port, options).map_err(|error| Error::from_listen(&error))?;
+        let socket = Datagram::anywhere(port, options).map_err(|error| Error::from_system(&error))?;
         Self::with(socket, options)
     }
 
@@ -160,7 +160,7 @@ impl UdpSocket {
     }
 
     fn new(socket: Datagram, peer: Option<SocketAddr>) -> Result<Self, Error> {
-        let local = socket.local_address().map_err(|error| Error::from_listen(&error))?;
+        let local = socket.local_address().map_err(|error| Error::from_system(&error))?;
         Ok(Self { open: Some(Watched::new(socket)), local, peer, timeout: None })
     }
 
@@ -202,7 +202,7 @@ impl UdpSocket {
                 Err(Error::new(Kind::TooLarge, message).with_data(&room[..got.length.min(most)]))
             }
             Ok(step) => Ok(step),
-            Err(error) => Err(Error::from_listen(&error)),
+            Err(error) => Err(Error::from_system(&error)),
         }
     }
 

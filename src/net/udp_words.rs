@@ -41,7 +41,7 @@ pub fn of_send(error: &io::Error, to: SocketAddr, socket: &Datagram) -> Error {
         true => socket.multicast_interface().is_some(),
         false => socket.broadcast().unwrap_or_default(),
     };
-    let failure = Error::from_listen(error);
+    let failure = Error::from_system(error);
     match way_out(error, to) {
         Some(hint) if !is_set => failure.hinting(hint),
         _ => failure,
@@ -87,7 +87,7 @@ pub fn of_leave(error: &io::Error, group: IpAddr, interface: &Interface) -> Erro
 pub fn of_setting(error: &io::Error, setting: &DatagramSetting) -> Error {
     match setting {
         DatagramSetting::MulticastInterface(interface) => of_interface(error, interface),
-        _ => Error::from_listen(error),
+        _ => Error::from_system(error),
     }
 }
 
@@ -99,7 +99,7 @@ fn of_interface(error: &io::Error, interface: &Interface) -> Error {
         }
         _ if has_no_address => format!("interface {interface} has no address of IPv4"),
         _ if is_no_device(error) => format!("there is no interface {interface}"),
-        _ => return Error::from_listen(error),
+        _ => return Error::from_system(error),
     };
     told(error, message)
 }

@@ -147,7 +147,8 @@ function contexts.stand_in_line(context, line, slot, links)
   if line.turn == context then
     line.turn, context.line = nil, nil
   end
-  line.links, line.slot = links, slot
+  line.links = links
+  line.slot = slot
   links[slot] = line
   context.is_watching = true
 end
