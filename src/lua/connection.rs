@@ -174,7 +174,7 @@ pub fn reading<R: IntoLua + 'static>(
                     }
                     Ok(reply::waiting(lua, interest, expiry, Value::Boolean(renews)))
                 }
-                Err(failure) => reply::failed(lua, failure, op, Some(it.net.peer())),
+                Err(failure) => reply::failed_on(lua, failure, op, &it),
             };
         }
     })?;
@@ -208,7 +208,7 @@ pub fn instant<R: IntoLua + 'static>(
             Err(failure) => return reply::failed::<R>(lua, failure, name, None),
         };
         let result = step(lua, &mut it, [a, b, c]);
-        reply::settled(lua, result, name, || Some(it.net.peer()))
+        reply::settled_on(lua, result, name, &it)
     })?;
     steps.raw_set(name, function)
 }
