@@ -1,7 +1,7 @@
 -- Servers: a task that accepts, and a task for each connection.
 --
--- A server's `handling` has the contexts of its handlers and of what tells of failures, and `running` says how many
--- they are; `count` is that of its connections. Who waits for room, or for the end of handlers, is in a list of contexts.
+-- A server's `handling` has the contexts of its handlers and of what tells of failures, and `running` is their number;
+-- `count` is that of its connections. Who waits for room, or for the end of handlers, is in a list of contexts.
 
 local core, errors, contexts, loop, establish, waiting, tasks, listening, connection = ...
 
