@@ -136,7 +136,7 @@ describe("a server whose accepting task dies", function()
       assert.matches("^[^\n]*attempt to compare", told[3])
       is_served(connect(server))
     end
-    server:close()
+    server:close(0)
     is_over(server)
   end))
 

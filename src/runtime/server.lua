@@ -120,6 +120,10 @@ local function ended(context, traceback)
   end
   server.handling[context], closing[context] = nil, nil
   server.running = server.running - 1
+  if server.running == 0 then
+    -- A table that was large once stays large.
+    server.handling = {}
+  end
   if traceback and context.tells then
     core.report("tcp: on_error failed: " .. traceback)
   elseif traceback then
@@ -310,7 +314,7 @@ for _, name in ipairs { "addr", "local_addr", "local_host", "local_port" } do
 end
 
 function Server:__tostring()
-  return ("Server (%s%s)"):format(self.listener:addr(), self.has_closed and ", closed" or "")
+  return (tostring(self.listener):gsub("^Listener", "Server"))
 end
 
 return {
