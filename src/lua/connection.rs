@@ -28,6 +28,7 @@ use crate::net::connection;
 use crate::net::remains;
 use crate::step::Interest;
 use crate::step::Step;
+use crate::sys::memory::Counted;
 
 pub struct Connection {
     pub net: connection::Connection,
@@ -35,11 +36,12 @@ pub struct Connection {
     pub is_last: bool,
     /// Reused by the writes that make their bytes: packets and JSON.
     pub scratch: Vec<u8>,
+    _counted: Counted,
 }
 
 impl Connection {
     pub fn new(net: connection::Connection) -> Self {
-        Self { net, is_last: false, scratch: Vec::new() }
+        Self { net, is_last: false, scratch: Vec::new(), _counted: Counted::new() }
     }
 
     fn describe(&self) -> String {
