@@ -4,7 +4,7 @@
 use std::cell::Cell;
 
 /// That many connections are worth the look at all memory that is free, which takes a millisecond or two.
-const MANY: usize = 1024;
+const MANY: usize = 256;
 
 thread_local! {
     /// Connections that there are, and those that have gone since memory was given back.
