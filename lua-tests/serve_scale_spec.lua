@@ -38,9 +38,9 @@ for _, crowd in ipairs(CROWDS) do
         assert.is_true(each <= crowd.kib * 1024, each .. " bytes each")
         assert_no_more(first.resident.idle, memory.resident.idle)
         assert_no_more(first.lua.after, memory.lua.after)
-        -- What Lua keeps is tables that were large once.
+        -- What Lua keeps is tables that were large once, about 250 bytes for each of the crowd.
         local part = given_back(memory.lua)
-        assert.is_true(part >= 0.9, part .. " of Lua's memory has come back")
+        assert.is_true(part >= 0.85, part .. " of Lua's memory has come back")
         -- LuaJIT's own allocator keeps what it has for the next crowd.
         part = given_back(memory.resident)
         assert.is_true(jit ~= nil or part >= 0.9, part .. " of the memory has come back")
