@@ -53,12 +53,20 @@ local function talk(conn)
   conn:close()
 end
 
-local listener = tcp.listen(arg[1] or "127.0.0.1", tonumber(arg[2] or 7001), { max_packet = 4096 })
-print("listening on " .. listener:addr())
-io.stdout:flush()
+local function main()
+  local listener = tcp.listen(arg[1] or "127.0.0.1", tonumber(arg[2] or 7001), { max_packet = 4096 })
+  print("listening on " .. listener:addr())
+  io.stdout:flush()
 
-tcp.run(function()
-  while true do
-    tcp.spawn(talk, listener:accept())
-  end
-end)
+  tcp.run(function()
+    while true do
+      tcp.spawn(talk, listener:accept())
+    end
+  end)
+end
+
+local ok, problem = xpcall(main, tcp.traceback)
+if not ok then
+  io.stderr:write(tostring(problem), "\n")
+  os.exit(1)
+end

@@ -61,14 +61,25 @@ local function chat(conn)
   sending:join()
 end
 
-if not arg[2] then
-  io.stderr:write("usage: lua chat_tls.lua CERT KEY [HOST [PORT]]\n")
-  os.exit(2)
+local function main()
+  if not arg[2] then
+    io.stderr:write("usage: lua chat_tls.lua CERT KEY [HOST [PORT]]\n")
+    os.exit(2)
+  end
+  local tls = { cert = arg[1], key = arg[2] }
+  local server = tcp.serve(arg[3] or "127.0.0.1", tonumber(arg[4] or 7002), chat, {
+    tls = tls, max_line = 2000, write_timeout = 30,
+  })
+  io.stdout:setvbuf("line")
+  print("listening on " .. server:addr())
+  -- Ctrl-C ends the wait; who is here has two seconds to end.
+  pcall(tcp.run)
+  server:close(2)
+  print("closed")
 end
-local tls = { cert = arg[1], key = arg[2] }
-local server = tcp.serve(arg[3] or "127.0.0.1", tonumber(arg[4] or 7002), chat, {
-  tls = tls, max_line = 2000, write_timeout = 30,
-})
-io.stdout:setvbuf("line")
-print("listening on " .. server:addr())
-tcp.run()
+
+local ok, problem = xpcall(main, tcp.traceback)
+if not ok then
+  io.stderr:write(tostring(problem), "\n")
+  os.exit(1)
+end

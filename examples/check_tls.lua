@@ -22,16 +22,24 @@ local function check(target)
   conn:close()
 end
 
-local checks = {}
-for i, target in ipairs(arg) do
-  checks[i] = tcp.spawn(check, target)
+local function main()
+  local checks = {}
+  for i, target in ipairs(arg) do
+    checks[i] = tcp.spawn(check, target)
+  end
+
+  local bad = 0
+  for i, target in ipairs(arg) do
+    local err = checks[i]:join()
+    bad = bad + (err and 1 or 0)
+    print(("%-30s %s"):format(target, err and err.kind .. ": " .. err.message or "ok"))
+  end
+  tcp.run()
+  os.exit(bad == 0 and 0 or 1)
 end
 
-local bad = 0
-for i, target in ipairs(arg) do
-  local err = checks[i]:join()
-  bad = bad + (err and 1 or 0)
-  print(("%-30s %s"):format(target, err and err.kind .. ": " .. err.message or "ok"))
+local ok, problem = xpcall(main, tcp.traceback)
+if not ok then
+  io.stderr:write(tostring(problem), "\n")
+  os.exit(1)
 end
-tcp.run()
-os.exit(bad == 0 and 0 or 1)

@@ -6,21 +6,29 @@
 
 local tcp = require("tcp")
 
-local tls = arg[3] and { cert = arg[3], key = arg[4] }
-local listener = tcp.listen(arg[1] or "127.0.0.1", tonumber(arg[2] or 7000), { tls = tls })
-print("listening on " .. listener:addr())
-io.stdout:flush()
+local function main()
+  local tls = arg[3] and { cert = arg[3], key = arg[4] }
+  local listener = tcp.listen(arg[1] or "127.0.0.1", tonumber(arg[2] or 7000), { tls = tls })
+  print("listening on " .. listener:addr())
+  io.stdout:flush()
 
-local function echo(conn)
-  local line = conn:try_read_line()
-  while line and conn:try_write_line(line) do
-    line = conn:try_read_line()
+  local function echo(conn)
+    local line = conn:try_read_line()
+    while line and conn:try_write_line(line) do
+      line = conn:try_read_line()
+    end
+    conn:close()
   end
-  conn:close()
+
+  tcp.run(function()
+    while true do
+      tcp.spawn(echo, listener:accept())
+    end
+  end)
 end
 
-tcp.run(function()
-  while true do
-    tcp.spawn(echo, listener:accept())
-  end
-end)
+local ok, problem = xpcall(main, tcp.traceback)
+if not ok then
+  io.stderr:write(tostring(problem), "\n")
+  os.exit(1)
+end

@@ -20,24 +20,32 @@ local function ask(host, port, request, seconds)
   return answer, err
 end
 
-local seconds, request = tonumber(arg[1]), arg[2]
-if not seconds or not arg[3] then
-  io.stderr:write("usage: lua fallback.lua SECONDS REQUEST HOST:PORT...\n")
-  os.exit(2)
-end
-for i = 3, #arg do
-  local host, port = arg[i]:match("^(.+):(%d+)$")
-  if not host then
-    io.stderr:write("that is not HOST:PORT: ", arg[i], "\n")
+local function main()
+  local seconds, request = tonumber(arg[1]), arg[2]
+  if not seconds or not arg[3] then
+    io.stderr:write("usage: lua fallback.lua SECONDS REQUEST HOST:PORT...\n")
     os.exit(2)
   end
-  local answer, err = ask(host, tonumber(port), request, seconds)
-  if answer then
-    print(arg[i] .. " says: " .. answer)
-    os.exit(0)
+  for i = 3, #arg do
+    local host, port = arg[i]:match("^(.+):(%d+)$")
+    if not host then
+      io.stderr:write("that is not HOST:PORT: ", arg[i], "\n")
+      os.exit(2)
+    end
+    local answer, err = ask(host, tonumber(port), request, seconds)
+    if answer then
+      print(arg[i] .. " says: " .. answer)
+      os.exit(0)
+    end
+    -- What is wrong is for whoever mends it; the next server does not mind.
+    io.stderr:write("passed over: ", tostring(err), "\n")
   end
-  -- What is wrong is for whoever mends it; the next server does not mind.
-  io.stderr:write("passed over: ", tostring(err), "\n")
+  io.stderr:write("none of them answers\n")
+  os.exit(1)
 end
-io.stderr:write("none of them answers\n")
-os.exit(1)
+
+local ok, problem = xpcall(main, tcp.traceback)
+if not ok then
+  io.stderr:write(tostring(problem), "\n")
+  os.exit(1)
+end

@@ -32,29 +32,37 @@ local function ping(socket, number, seconds)
   return answer and tcp.now() - began, err
 end
 
-if arg[1] == "serve" then
-  serve(arg[2], tonumber(arg[3]))
-end
-local host, port = arg[1] or "localhost", tonumber(arg[2] or 27015)
-local count, seconds = tonumber(arg[3] or 4), tonumber(arg[4] or 1)
-local socket, err = tcp.try_udp(host, port)
-if not socket then
-  io.stderr:write(tostring(err), "\n")
-  os.exit(1)
-end
-local came, least, most, sum = 0, math.huge, 0, 0
-for number = 1, count do
-  local took, problem = ping(socket, number, seconds)
-  if took then
-    came, least, most, sum = came + 1, math.min(least, took), math.max(most, took), sum + took
-    print(("%d: %.1f ms"):format(number, took * 1000))
-  else
-    print(("%d: %s"):format(number, problem.kind == "timeout" and "lost" or problem.kind))
+local function main()
+  if arg[1] == "serve" then
+    serve(arg[2], tonumber(arg[3]))
   end
+  local host, port = arg[1] or "localhost", tonumber(arg[2] or 27015)
+  local count, seconds = tonumber(arg[3] or 4), tonumber(arg[4] or 1)
+  local socket, err = tcp.try_udp(host, port)
+  if not socket then
+    io.stderr:write(tostring(err), "\n")
+    os.exit(1)
+  end
+  local came, least, most, sum = 0, math.huge, 0, 0
+  for number = 1, count do
+    local took, problem = ping(socket, number, seconds)
+    if took then
+      came, least, most, sum = came + 1, math.min(least, took), math.max(most, took), sum + took
+      print(("%d: %.1f ms"):format(number, took * 1000))
+    else
+      print(("%d: %s"):format(number, problem.kind == "timeout" and "lost" or problem.kind))
+    end
+  end
+  socket:close()
+  print(("%d of %d came back"):format(came, count))
+  if came == 0 then
+    os.exit(1)
+  end
+  print(("%.1f ms at least, %.1f on average, %.1f at most"):format(least * 1000, sum / came * 1000, most * 1000))
 end
-socket:close()
-print(("%d of %d came back"):format(came, count))
-if came == 0 then
+
+local ok, problem = xpcall(main, tcp.traceback)
+if not ok then
+  io.stderr:write(tostring(problem), "\n")
   os.exit(1)
 end
-print(("%.1f ms at least, %.1f on average, %.1f at most"):format(least * 1000, sum / came * 1000, most * 1000))

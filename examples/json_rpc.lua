@@ -3,6 +3,11 @@
 --
 -- Usage: lua json_rpc.lua serve CERT KEY CA HOST PORT
 --        lua json_rpc.lua call CERT KEY CA HOST PORT METHOD [NUMBER...]
+--
+-- Certificates of one's own, each side's its own authority: CA is the other side's CERT.
+--   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 365 -keyout server.key -out server.pem \
+--     -subj /CN=server -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -addext basicConstraints=CA:FALSE
+-- and the same for client.key and client.pem, with /CN=client.
 
 local tcp = require("tcp")
 

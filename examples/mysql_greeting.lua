@@ -39,21 +39,29 @@ local function fail(...)
   os.exit(1)
 end
 
-local greeting, err = try_read_greeting(arg[1] or "localhost", tonumber(arg[2] or 3306))
-if not greeting then
-  fail("no greeting: ", tostring(err))
-elseif greeting:byte() == 255 and #greeting >= 3 then
-  fail(("error %d: %s"):format(number_at(greeting, 2, 3), greeting:sub(4)))
+local function main()
+  local greeting, err = try_read_greeting(arg[1] or "localhost", tonumber(arg[2] or 3306))
+  if not greeting then
+    fail("no greeting: ", tostring(err))
+  elseif greeting:byte() == 255 and #greeting >= 3 then
+    fail(("error %d: %s"):format(number_at(greeting, 2, 3), greeting:sub(4)))
+  end
+  local version, rest = greeting:match("^\10(%Z*)%z(.*)$")
+  if not version or #rest < 31 then
+    fail("that is not a greeting of MySQL's protocol 10")
+  end
+  local capabilities = number_at(rest, 14, 15) + number_at(rest, 19, 20) * 65536
+  print("version      " .. version)
+  print("connection   " .. number_at(rest, 1, 4))
+  print("offers TLS   " .. (is_set(capabilities, 0x800) and "yes" or "no"))
+  if is_set(capabilities, 0x80000) then
+    -- Behind the rest of the challenge that a password is hashed with.
+    print("logs in by   " .. (rest:match("^%Z*", 32 + math.max(13, rest:byte(21) - 8)) or "?"))
+  end
 end
-local version, rest = greeting:match("^\10(%Z*)%z(.*)$")
-if not version or #rest < 31 then
-  fail("that is not a greeting of MySQL's protocol 10")
-end
-local capabilities = number_at(rest, 14, 15) + number_at(rest, 19, 20) * 65536
-print("version      " .. version)
-print("connection   " .. number_at(rest, 1, 4))
-print("offers TLS   " .. (is_set(capabilities, 0x800) and "yes" or "no"))
-if is_set(capabilities, 0x80000) then
-  -- Behind the rest of the challenge that a password is hashed with.
-  print("logs in by   " .. (rest:match("^%Z*", 32 + math.max(13, rest:byte(21) - 8)) or "?"))
+
+local ok, problem = xpcall(main, tcp.traceback)
+if not ok then
+  io.stderr:write(tostring(problem), "\n")
+  os.exit(1)
 end

@@ -48,7 +48,15 @@ local function handle(client)
     .. (ending.problem and ", then " .. ending.problem or ""))
 end
 
-local server = tcp.serve(arg[1], tonumber(arg[2]), handle)
-io.stdout:setvbuf("line")
-print("listening on " .. server:addr())
-tcp.run()
+local function main()
+  local server = tcp.serve(arg[1], tonumber(arg[2]), handle)
+  io.stdout:setvbuf("line")
+  print("listening on " .. server:addr())
+  tcp.run()
+end
+
+local ok, problem = xpcall(main, tcp.traceback)
+if not ok then
+  io.stderr:write(tostring(problem), "\n")
+  os.exit(1)
+end

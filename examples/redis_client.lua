@@ -34,10 +34,18 @@ local function read_reply(conn)
   return kind == "$" and "(nil)" or rest
 end
 
-local unpack = table.unpack or unpack
-local conn = tcp.connect(arg[1] or "localhost", tonumber(arg[2] or 6379))
-conn:set_timeout(5)
-conn:write(request(unpack(arg, 3)))
-local reply = read_reply(conn)
-conn:close()
-print(reply)
+local function main()
+  local unpack = table.unpack or unpack
+  local conn = tcp.connect(arg[1] or "localhost", tonumber(arg[2] or 6379))
+  conn:set_timeout(5)
+  conn:write(request(unpack(arg, 3)))
+  local reply = read_reply(conn)
+  conn:close()
+  print(reply)
+end
+
+local ok, problem = xpcall(main, tcp.traceback)
+if not ok then
+  io.stderr:write(tostring(problem), "\n")
+  os.exit(1)
+end

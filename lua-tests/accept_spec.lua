@@ -208,7 +208,7 @@ for _, over in ipairs(transports.all) do
       assert.is_true(listener:is_closed())
       assert.equal(addr, listener:addr())
       assert.is_nil(listener:pollfd())
-      assert.equal("Listener (" .. addr .. ", closed)", tostring(listener))
+      assert.equal("Listener (" .. addr .. (over.is_tls and ", TLS" or "") .. ", closed)", tostring(listener))
     end)
 
     it("as an iterator ends when the listener is closed", function()

@@ -60,6 +60,18 @@ describe("the example chat_tls", function()
     end)
   end)
 
+  it("ends with Ctrl-C, and lets go of who is there", function()
+    examples.serving("chat_tls.lua", WORDS, function(port, output, pid)
+      local ann = enter(port, "ann")
+      assert.matches("^ann has come", output:read("*l"))
+      assert(os.execute("kill -INT " .. pid))
+      assert.is_string(ann:read_str())
+      assert.matches("closed\n$", output:read("*a"))
+      fails("refused", tcp.try_connect("127.0.0.1", port))
+      ann:close()
+    end)
+  end)
+
   it("lets nobody in without a name of his own", function()
     examples.serving("chat_tls.lua", WORDS, function(port, output)
       local ann = enter(port, "ann")
@@ -324,9 +336,9 @@ end)
 
 describe("the example reuse_port", function()
   --- The counts of those that answered, and the port.
-  local function run(...)
-    local text = examples.command("reuse_port.lua", { ... })
-    local port = text:match("^4 interpreters listen on 127%.0%.0%.1:(%d+)\n")
+  local function run(words, options)
+    local text = examples.command("reuse_port.lua", words, options)
+    local port = text:match("^4 interpreters listen on 127%.%d+%.%d+%.1:(%d+)\n")
     assert(port, text)
     local counts = {}
     for name, count in text:gmatch("worker%-(%d) has answered (%d+) times\n") do
@@ -336,7 +348,8 @@ describe("the example reuse_port", function()
   end
 
   it("has all four answer, and nobody left without an answer", function()
-    local counts = run()
+    -- Options of the interpreter stand between it and the script.
+    local counts = run({}, "-e 'x = 1'")
     assert.equal(4, #counts)
     local sum = 0
     for _, count in ipairs(counts) do
@@ -347,12 +360,14 @@ describe("the example reuse_port", function()
   end)
 
   it("takes the port that it is given, which is free afterwards", function()
+    -- An address of its own: what others have on 127.0.0.1 takes no port of it.
     local free = tcp.listen("127.0.0.1", 0)
     local port = free:local_port()
     free:close()
-    local counts, its = run("127.0.0.1", port, 100)
+    local host = ("127.%d.%d.1"):format(math.floor(port / 256), port % 256)
+    local counts, its = run({ host, port, 100 })
     assert.equal(port, its)
     assert.equal(100, counts[1] + counts[2] + counts[3] + counts[4])
-    tcp.listen("127.0.0.1", port):close()
+    tcp.listen(host, port):close()
   end)
 end)

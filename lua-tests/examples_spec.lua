@@ -218,6 +218,29 @@ describe("the example", function()
   end)
 end)
 
+describe("an example that fails of what it did not expect", function()
+  for name, words in pairs {
+    ["chat_client.lua"] = { "ann" }, ["http_get.lua"] = {}, ["json_request.lua"] = {}, ["redis_client.lua"] = {},
+    ["redis_tasks.lua"] = {},
+  } do
+    it("says of what, and exits with 1: " .. name, function()
+      local listener = tcp.listen("127.0.0.1", 0)
+      local port = listener:local_port()
+      listener:close()
+      words[#words + 1], words[#words + 2] = "127.0.0.1", port
+      local output = examples.run(name, words)
+      assert.matches("connect 127%.0%.0%.1:%d+: connection refused\nstack traceback:\n.*\nexit 1\n$", output)
+    end)
+  end
+
+  it("such as listening where it cannot", function()
+    for _, name in ipairs { "chat_server.lua", "echo_server.lua" } do
+      local output = examples.run(name, { "192.0.2.1", 7 })
+      assert.matches("listen 192%.0%.2%.1:7: .*\nstack traceback:\n.*\nexit 1\n$", output)
+    end
+  end)
+end)
+
 describe("every example", function()
   it("has its spec", function()
     for name in lfs.dir("examples") do

@@ -34,7 +34,7 @@ local PLACES = {
   ["crate::frame"] = { "src/lua/", "src/net/", "src/tls/", "src/frame/" },
   ["unsafe {"] = {
     "src/entry.rs", "src/json/stack.rs", "src/lua/boundary.rs", "src/lua/file.rs", "src/sys/file.rs",
-    "src/sys/signal.rs",
+    "src/sys/memory.rs", "src/sys/signal.rs",
   },
   ["unsafe fn"] = { "src/entry.rs", "src/lua/file.rs", "src/sys/file.rs" },
   ["unsafe extern"] = { "src/entry.rs", "src/json/stack.rs", "src/lua/boundary.rs", "src/lua/file.rs" },

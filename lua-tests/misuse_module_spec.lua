@@ -108,14 +108,15 @@ local LISTEN_OPTIONS = with_connection_options {
 
 local LISTEN_MISSPELT = {
   backlogs = "backlog", reuseport = "reuse_port", ipv6only = "ipv6_only", newlines = "newline", tsl = "tls",
-  handshake_timout = "handshake_timeout", handshaketimeout = "handshake_timeout",
+  handshake_timout = "handshake_timeout", handshaketimeout = "handshake_timeout", timeout = "read_timeout",
+  timeouts = "read_timeout",
 }
 
 local NOT_FUNCTION = "nil boolean number string table userdata thread"
 local FUNCTION = of_types(NOT_FUNCTION, "function")
 
 local SERVE_OPTIONS, SERVE_MISSPELT = { max_connections = limit(1), on_error = FUNCTION },
-  { max_conections = "max_connections", onerror = "on_error", on_eror = "on_error" }
+  { max_conections = "max_connections", onerror = "on_error", on_eror = "on_error", timeout = "read_timeout" }
 for name, mistakes in pairs(LISTEN_OPTIONS) do
   SERVE_OPTIONS[name] = mistakes
 end
@@ -138,7 +139,12 @@ local PORT = join(of_types(NOT_NUMBER, "number"), {
   { value = 2 ^ 32 + 80, problem = "port out of range 0-65535: 4294967376" },
 })
 
+local WITH_PORT = "host without ':port' expected: a port is an argument of its own"
 local HOST = join(STRING, {
+  { value = tcp, problem = "string expected, got the module; use '.'" },
+  { value = "127.0.0.1:9000", problem = WITH_PORT },
+  { value = "localhost:9000", problem = WITH_PORT },
+  { value = "[::1]:9000", problem = WITH_PORT },
   { value = "", problem = "host is empty" },
   { value = "a\0b", problem = "host contains a zero byte" },
   { value = "caf\233", problem = "string is not UTF-8" },

@@ -83,7 +83,8 @@ for _, over in ipairs(serving.all) do
     it("gives a Server that knows where it is, also when it is closed", cleanly(function()
       local server = serve(echo)
       local addr, host, port = server:addr(), server:local_host(), server:local_port()
-      assert.equal("Server (" .. addr .. ")", tostring(server))
+      local tls = over.is_tls and ", TLS" or ""
+      assert.equal("Server (" .. addr .. tls .. ")", tostring(server))
       assert.is_false(server:is_closed())
       if over.is_unix then
         assert.equal(host, addr)
@@ -97,7 +98,7 @@ for _, over in ipairs(serving.all) do
       server:close()
       assert.is_true(server:is_closed())
       assert.same({ addr, host, port }, { server:addr(), server:local_host(), server:local_port() })
-      assert.equal("Server (" .. addr .. ", closed)", tostring(server))
+      assert.equal("Server (" .. addr .. tls .. ", closed)", tostring(server))
       assert.equal(0, server:connections())
     end))
 

@@ -38,14 +38,25 @@ impl Host {
                 Some((ip, _)) if ip.parse::<Ipv6Addr>().is_ok() => Ok(Host::Name(inner.into())),
                 _ => inner.parse::<Ipv6Addr>().map(|ip| Host::Ip(ip.into())),
             }
-            .or(Err("IPv6 address expected in brackets"));
+            .or(Err(if text.contains("]:") {
+                PORT
+            } else {
+                "IPv6 address expected in brackets"
+            }));
         }
         if text.contains(['[', ']']) {
             return Err("stray bracket in the host");
         }
+        match text.split_once(':') {
+            Some((_, port)) if port.parse::<u32>().is_ok() => return Err(PORT),
+            _ => {}
+        }
         Ok(text.parse().map_or_else(|_| Host::Name(text.into()), Host::Ip))
     }
 }
+
+/// No name has a colon (RFC 1123, section 2.1).
+const PORT: &str = "host without ':port' expected: a port is an argument of its own";
 
 /// An end of a connection, as the system names it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -118,6 +129,12 @@ mod tests {
     fn what_cannot_be_a_host_is_refused() {
         for text in ["", "unix:", "[::1", "[db]", "[127.0.0.1]", "::1]", "a\0b", "unix:/a\0b"] {
             assert!(Host::parse(text).is_err(), "{text:?}");
+        }
+        for text in ["127.0.0.1:80", "db.local:5432", "[::1]:80"] {
+            assert_eq!(Host::parse(text), Err(PORT));
+        }
+        for text in ["::1:80", "fe80::1%lo:80", "db:", "http://db", "a:b"] {
+            assert_ne!(Host::parse(text), Err(PORT));
         }
     }
 

@@ -232,6 +232,11 @@ impl Kind {
         }
     }
 
+    /// Whether it is what an operation comes to whose peer leaves.
+    pub fn is_leave(self) -> bool {
+        matches!(self, Kind::Closed | Kind::Reset | Kind::Truncated)
+    }
+
     fn of_io(kind: io::ErrorKind) -> Self {
         match kind {
             io::ErrorKind::AddrInUse => Kind::AddressInUse,

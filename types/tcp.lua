@@ -306,34 +306,42 @@ function Connection:try_read_bytes(n, options) end
 ---@param max? integer 8192
 ---@param options? tcp.CallOptions
 ---@return string? nil at the end of the stream
+---@overload fun(self: tcp.Connection, options: tcp.CallOptions): string?
 function Connection:recv(max, options) end
 
 ---@return string?, tcp.Error?
+---@overload fun(self: tcp.Connection, options: tcp.CallOptions): string?, tcp.Error?
 function Connection:try_recv(max, options) end
 
 ---@param format? "l"|"L"
 ---@param options? tcp.CallOptions
 ---@return string
+---@overload fun(self: tcp.Connection, options: tcp.CallOptions): string
 function Connection:read_line(format, options) end
 
 ---@return string?, tcp.Error?
+---@overload fun(self: tcp.Connection, options: tcp.CallOptions): string?, tcp.Error?
 function Connection:try_read_line(format, options) end
 
 ---@param delimiter string plain text
 ---@param max? integer
 ---@param options? tcp.CallOptions
 ---@return string
+---@overload fun(self: tcp.Connection, delimiter: string, options: tcp.CallOptions): string
 function Connection:read_until(delimiter, max, options) end
 
 ---@return string?, tcp.Error?
+---@overload fun(self: tcp.Connection, delimiter: string, options: tcp.CallOptions): string?, tcp.Error?
 function Connection:try_read_until(delimiter, max, options) end
 
 ---@param max? integer
 ---@param options? tcp.CallOptions
 ---@return string
+---@overload fun(self: tcp.Connection, options: tcp.CallOptions): string
 function Connection:read_str(max, options) end
 
 ---@return string?, tcp.Error?
+---@overload fun(self: tcp.Connection, options: tcp.CallOptions): string?, tcp.Error?
 function Connection:try_read_str(max, options) end
 
 Connection.read_all = Connection.read_str
@@ -374,11 +382,13 @@ function Connection:buffered() end
 ---@param format? "l"|"L"
 ---@param options? tcp.CallOptions
 ---@return fun(): string?
+---@overload fun(self: tcp.Connection, options: tcp.CallOptions): fun(): string?
 function Connection:lines(format, options) end
 
 ---@param max? integer
 ---@param options? tcp.CallOptions
 ---@return fun(): string?
+---@overload fun(self: tcp.Connection, options: tcp.CallOptions): fun(): string?
 function Connection:chunks(max, options) end
 
 ---@param options? tcp.CallOptions

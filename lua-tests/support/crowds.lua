@@ -22,6 +22,9 @@ local SERVER = [[
     end
   end, { tls = TLS })
 
+  -- What waits for its collection is no connection's memory.
+  collectgarbage("setpause", 125)
+
   local answers = {}
 
   function answers.connections()
@@ -113,6 +116,8 @@ local CLIENTS = [[
       conn:close()
     end
     wait_until("left", NOBODY)
+    -- What is collected now is given back to the system when the server waits for the next question.
+    ask("memory")
     return idle .. " " .. ask("memory")
   end
 

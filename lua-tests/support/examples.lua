@@ -19,8 +19,8 @@ function examples.run(name, words, prefix)
 end
 
 --- The same as a command of the shell: the example knows its interpreter. Waits for all that it has started, too.
-function examples.command(name, words)
-  local command = ("%s examples/%s %s 2>&1"):format(support.LUA, name, table.concat(words, " "))
+function examples.command(name, words, options)
+  local command = ("%s %s examples/%s %s 2>&1"):format(support.LUA, options or "", name, table.concat(words, " "))
   local process = assert(io.popen(command, "r"))
   local output = process:read("*a")
   process:close()
@@ -32,11 +32,11 @@ function examples.running(name, words, use)
   support.with_child(script(name, words), use)
 end
 
---- Calls `use` with the port that an example listens on until it is ended, and with its output.
+--- Calls `use` with the port that an example listens on until it is ended, with its output, and its process's number.
 function examples.serving(name, words, use)
-  examples.running(name, words, function(output)
+  examples.running(name, words, function(output, pid)
     local line = output:read("*l")
-    use(tonumber(line:match("^listening on 127%.0%.0%.1:(%d+)$") or error(line)), output)
+    use(tonumber(line:match("^listening on 127%.0%.0%.1:(%d+)$") or error(line)), output, pid)
   end)
 end
 

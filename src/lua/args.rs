@@ -66,7 +66,11 @@ impl Place<'_> {
     }
 
     pub fn expected(self, what: &str, got: &Value) -> Misuse {
-        self.misuse(format!("{what} expected, got {}", type_name(got)))
+        let got = match got {
+            Value::Table(it) if is_module(it) => "the module; use '.'",
+            other => type_name(other),
+        };
+        self.misuse(format!("{what} expected, got {got}"))
     }
 
     /// Of an argument that names an option.
@@ -265,4 +269,9 @@ pub fn type_name(value: &Value) -> &'static str {
         Value::Other(_) => "cdata",
         other => other.type_name(),
     }
+}
+
+/// Whether it is what `require("tcp")` gives, as before a colon that should be a dot.
+fn is_module(table: &Table) -> bool {
+    table.raw_get::<LuaString>("_VERSION").is_ok_and(|it| it.as_bytes().starts_with(b"tcp "))
 }

@@ -28,6 +28,7 @@ use crate::net::connection;
 use crate::net::remains;
 use crate::step::Interest;
 use crate::step::Step;
+use crate::sys::memory::Counted;
 
 pub struct Connection {
     pub net: connection::Connection,
@@ -35,11 +36,12 @@ pub struct Connection {
     pub is_last: bool,
     /// Reused by the writes that make their bytes: packets and JSON.
     pub scratch: Vec<u8>,
+    _counted: Counted,
 }
 
 impl Connection {
     pub fn new(net: connection::Connection) -> Self {
-        Self { net, is_last: false, scratch: Vec::new() }
+        Self { net, is_last: false, scratch: Vec::new(), _counted: Counted::new() }
     }
 
     fn describe(&self) -> String {
@@ -174,7 +176,7 @@ pub fn reading<R: IntoLua + 'static>(
                     }
                     Ok(reply::waiting(lua, interest, expiry, Value::Boolean(renews)))
                 }
-                Err(failure) => reply::failed(lua, failure, op, Some(it.net.peer())),
+                Err(failure) => reply::failed_on(lua, failure, op, &it),
             };
         }
     })?;
@@ -208,7 +210,7 @@ pub fn instant<R: IntoLua + 'static>(
             Err(failure) => return reply::failed::<R>(lua, failure, name, None),
         };
         let result = step(lua, &mut it, [a, b, c]);
-        reply::settled(lua, result, name, || Some(it.net.peer()))
+        reply::settled_on(lua, result, name, &it)
     })?;
     steps.raw_set(name, function)
 }

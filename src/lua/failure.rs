@@ -1,5 +1,8 @@
 //! Error objects: tables with the fields of the API page and the metatable that errors.lua fills.
 
+use std::ffi::c_void;
+
+use mlua::LightUserData;
 use mlua::Lua;
 use mlua::Table;
 
@@ -8,6 +11,7 @@ use crate::error::Kind;
 use crate::lua::args::Place;
 use crate::lua::args::nearest;
 use crate::lua::args::type_name;
+use crate::lua::connection::Connection;
 use crate::lua::reply;
 use crate::lua::reply::Failure;
 use crate::sys::socket;
@@ -15,11 +19,19 @@ use crate::sys::socket;
 /// Where the metatable is kept in the registry.
 const METATABLE: &str = "tcp.error";
 
-/// Adds to `core`: the metatable, and `where`.
+/// Where the registry keeps on which connections errors happened that may say that the peer has left.
+const ORIGINS: &str = "tcp.error origins";
+
+/// Adds to `core`: the metatable, `origins`, and `where`.
 pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
     let metatable = lua.create_table()?;
     lua.set_named_registry_value(METATABLE, &metatable)?;
     core.raw_set("error_metatable", metatable)?;
+    let (origins, weak) = (lua.create_table()?, lua.create_table()?);
+    weak.raw_set("__mode", "k")?;
+    origins.set_metatable(Some(weak))?;
+    lua.set_named_registry_value(ORIGINS, &origins)?;
+    core.raw_set("origins", origins)?;
     core.raw_set("where", lua.create_function(|lua, ()| Ok(position(lua)))?)?;
     core.raw_set("check_kind", reply::function(lua, check_kind)?)?;
     core.raw_set("type_name", lua.create_function(|_, value: mlua::Value| Ok(type_name(&value)))?)?;
@@ -49,6 +61,20 @@ pub fn object(lua: &Lua, error: &Error, op: &str, peer: Option<String>) -> mlua:
     }
     object.set_metatable(Some(lua.named_registry_value(METATABLE)?))?;
     Ok(object)
+}
+
+/// The error of an operation on a connection.
+pub fn object_on(lua: &Lua, error: &Error, op: &str, it: &Connection) -> mlua::Result<Table> {
+    let object = object(lua, error, op, Some(it.net.peer()))?;
+    if error.kind().is_leave() {
+        lua.named_registry_value::<Table>(ORIGINS)?.raw_set(&object, identity(it))?;
+    }
+    Ok(object)
+}
+
+/// Stands for a connection as long as it lives.
+pub fn identity(it: &Connection) -> LightUserData {
+    LightUserData((&raw const *it).cast::<c_void>().cast_mut())
 }
 
 /// `file:line` of the innermost function of the script that is running: what `luaL_where` would say, had

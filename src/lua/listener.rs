@@ -88,8 +88,9 @@ pub fn register_type(lua: &Lua, runtime: &Table) -> mlua::Result<()> {
             registry.add_meta_field(name, value);
         }
         registry.add_meta_method(MetaMethod::ToString, |_, it, ()| {
+            let tls = if it.net.is_tls() { ", TLS" } else { "" };
             let state = if it.net.is_closed() { ", closed" } else { "" };
-            Ok(format!("Listener ({}{state})", it.net.address()))
+            Ok(format!("Listener ({}{tls}{state})", it.net.address()))
         });
     })
 }

@@ -10,6 +10,7 @@ use crate::address;
 use crate::lua::args::Misuse;
 use crate::lua::args::Place;
 use crate::lua::args::belongs_to;
+use crate::lua::args::did_you_mean;
 use crate::lua::args::each_option_under;
 use crate::lua::tls_options;
 use crate::options::ConnectOptions;
@@ -103,7 +104,12 @@ fn listen_with(
     match value {
         Value::Nil => {}
         Value::Table(table) => {
-            each_option_under(table, "", known, &belongs_to(&tls_options::SERVER), |name, value| {
+            let belongs = belongs_to(&tls_options::SERVER);
+            let hint = |bare: &str| match bare {
+                "timeout" | "timeouts" => Some(did_you_mean("read_timeout")),
+                bare => belongs(bare),
+            };
+            each_option_under(table, "", known, &hint, |name, value| {
                 let place = Place::Option(name);
                 match name {
                     "backlog" => options.backlog = place.int(lua, value, 1)?,

@@ -23,6 +23,7 @@ use mlua::Value;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::lua::args::Misuse;
+use crate::lua::connection::Connection;
 use crate::lua::failure;
 use crate::lua::wait;
 use crate::step::Interest;
@@ -128,11 +129,21 @@ pub fn waiting<R>(lua: &Lua, interest: Interest, expiry: Deadline, more: Value) 
 
 /// `op` and `peer` are those of the error object, should it come to one.
 pub fn failed<R>(lua: &Lua, failure: Failure, op: &str, peer: Option<String>) -> mlua::Result<Reply<R>> {
+    failed_with(lua, failure, |error| failure::object(lua, error, op, peer))
+}
+
+/// The same for an operation on a connection.
+pub fn failed_on<R>(lua: &Lua, failure: Failure, op: &str, it: &Connection) -> mlua::Result<Reply<R>> {
+    failed_with(lua, failure, |error| failure::object_on(lua, error, op, it))
+}
+
+fn failed_with<R>(
+    lua: &Lua,
+    failure: Failure,
+    object: impl FnOnce(&Error) -> mlua::Result<Table>,
+) -> mlua::Result<Reply<R>> {
     let outcome = match failure {
-        Failure::World(error) => {
-            let object = failure::object(lua, &error, op, peer)?;
-            (Value::Table(object), Value::Nil, Value::Nil)
-        }
+        Failure::World(error) => (Value::Table(object(&error)?), Value::Nil, Value::Nil),
         Failure::Misuse(Misuse { before, after }) => {
             let before = Value::String(lua.create_string(before)?);
             (before, Value::String(lua.create_string(after)?), Value::Nil)
@@ -181,5 +192,18 @@ pub fn settled<R>(
     match result {
         Ok(value) => Ok(done(value)),
         Err(failure) => failed(lua, failure, op, peer()),
+    }
+}
+
+/// The same on a connection.
+pub fn settled_on<R>(
+    lua: &Lua,
+    result: Result<R, Failure>,
+    op: &str,
+    it: &Connection,
+) -> mlua::Result<Reply<R>> {
+    match result {
+        Ok(value) => Ok(done(value)),
+        Err(failure) => failed_on(lua, failure, op, it),
     }
 }

@@ -24,6 +24,7 @@ use crate::lua::connection::Remains;
 use crate::lua::connection::instant;
 use crate::lua::connection::query;
 use crate::lua::connection::receiver;
+use crate::lua::failure;
 use crate::lua::legacy;
 use crate::lua::options;
 use crate::lua::reply;
@@ -47,7 +48,8 @@ pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
     query(lua, &plain, "buffered", |it: &mut Connection| it.net.buffered())?;
     core.raw_set("plain", plain)?;
     query(lua, core, "peer", |it: &mut Connection| it.net.peer())?;
-    query(lua, core, "has_left", |it: &mut Connection| it.net.has_left())?;
+    // If so, what stands for it in `origins`.
+    query(lua, core, "has_left", |it: &mut Connection| it.net.has_left().then(|| failure::identity(it)))?;
     closing(lua, core)?;
 
     let fallible = lua.create_table()?;
@@ -83,7 +85,7 @@ fn handshake(lua: &Lua, (it, options): (Receiver, Value)) -> mlua::Result<Reply<
             let expiry = it.net.reading.expiry(limit);
             Ok(reply::waiting(lua, interest, expiry, Value::Integer(ticket as Integer)))
         }
-        Err(error) => reply::failed(lua, error.without_written().into(), OP, Some(it.net.peer())),
+        Err(error) => reply::failed_on(lua, error.without_written().into(), OP, &it),
     }
 }
 
@@ -106,10 +108,10 @@ fn shutdown(lua: &Lua, (it, direction, has_waited): (Receiver, Value, bool)) -> 
             let expiry = it.net.writing.expiry(it.net.writing.timeout);
             return Ok(reply::waiting(lua, interest, expiry, Value::Integer(ticket as Integer)));
         }
-        Err(error) => return reply::failed(lua, error.without_written().into(), OP, Some(it.net.peer())),
+        Err(error) => return reply::failed_on(lua, error.without_written().into(), OP, &it),
     }
     let done = it.net.shutdown(direction).map(|()| Nothing::None);
-    reply::settled(lua, done.map_err(Failure::World), OP, || Some(it.net.peer()))
+    reply::settled_on(lua, done.map_err(Failure::World), OP, &it)
 }
 
 fn end_output(

@@ -96,9 +96,7 @@ fn start_tls(lua: &Lua, (it, options): (Receiver, Value)) -> mlua::Result<Reply<
             let expiry = net.reading.expiry(net.reading.timeout).earliest(net.handshake_deadline());
             Ok(reply::waiting(lua, interest, expiry, Value::Integer(ticket as Integer)))
         }
-        Err(Failure::World(error)) => {
-            reply::failed(lua, error.without_written().into(), OP, Some(net.peer()))
-        }
+        Err(Failure::World(error)) => reply::failed_on(lua, error.without_written().into(), OP, &it),
         Err(failure) => reply::failed(lua, failure, OP, None),
     }
 }

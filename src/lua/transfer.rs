@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::lua::args::Misuse;
 use crate::lua::args::Place;
 use crate::lua::args::each_option;
-use crate::lua::connection::Connection as Net;
+use crate::lua::connection::Connection;
 use crate::lua::connection::Receiver;
 use crate::lua::connection::reading;
 use crate::lua::connection::receiver;
@@ -29,7 +29,6 @@ use crate::lua::reply::Failure;
 use crate::lua::reply::Reply;
 use crate::lua::writing;
 use crate::net::connection::Body;
-use crate::net::connection::Connection;
 use crate::net::connection::Cut;
 use crate::net::connection::Written;
 use crate::net::transfer;
@@ -47,13 +46,13 @@ pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
     core.raw_set("copy_file", reply::function(lua, copy_file)?)?;
     core.raw_set("copy_options", reply::function(lua, copy_options)?)?;
     register_pipes(lua, core)?;
-    let put_back = |_: &Lua, (mut it, bytes): (UserDataRefMut<Net>, LuaString)| {
+    let put_back = |_: &Lua, (mut it, bytes): (UserDataRefMut<Connection>, LuaString)| {
         Ok(it.net.put_back(&bytes.as_bytes()).is_ok())
     };
     core.raw_set("put_back", lua.create_function(put_back)?)?;
-    let can = |_: &Lua, it: UserDataRef<Net>| Ok(it.net.can_be_piped());
+    let can = |_: &Lua, it: UserDataRef<Connection>| Ok(it.net.can_be_piped());
     core.raw_set("can_be_piped", lua.create_function(can)?)?;
-    let is_connection = |_: &Lua, it: Value| Ok(it.as_userdata().is_some_and(|it| it.is::<Net>()));
+    let is_connection = |_: &Lua, it: Value| Ok(it.as_userdata().is_some_and(|it| it.is::<Connection>()));
     core.raw_set("is_connection", lua.create_function(is_connection)?)
 }
 
@@ -110,10 +109,10 @@ fn send_file(
     match part() {
         Ok(Some(part)) => {
             let written = it.net.write_body(Body::Part(Box::new(part)), Cut::EndsOutput);
-            written_reply(lua, &it.net, written, OP)
+            written_reply(lua, &it, written, OP)
         }
         Ok(None) => Ok(reply::done(None)),
-        Err(failure) => reply::failed(lua, failure.of_write(), OP, Some(it.net.peer())),
+        Err(failure) => reply::failed_on(lua, failure.of_write(), OP, &it),
     }
 }
 
@@ -131,10 +130,10 @@ fn copy_file(
         Ok(Some(file)) => {
             let part = Part::of(file, position, Some(count));
             let written = it.net.write_body(Body::Part(Box::new(part)), Cut::MayContinue);
-            written_reply(lua, &it.net, written, OP)
+            written_reply(lua, &it, written, OP)
         }
         Ok(None) => Ok(reply::done(None)),
-        Err(failure) => reply::failed(lua, failure.of_write(), OP, Some(it.net.peer())),
+        Err(failure) => reply::failed_on(lua, failure.of_write(), OP, &it),
     }
 }
 
@@ -193,7 +192,7 @@ fn send_piped(lua: &Lua, (it, pipe): (Receiver, UserDataRef<Pipe>)) -> mlua::Res
         Err(failure) => return reply::failed(lua, failure, OP, None),
     };
     let written = it.net.write_body(Body::Piped(Rc::clone(&pipe.0)), Cut::MayContinue);
-    written_reply(lua, &it.net, written, OP)
+    written_reply(lua, &it, written, OP)
 }
 
 fn written_reply(
@@ -205,9 +204,9 @@ fn written_reply(
     match written {
         Ok(Written::Whole(sent)) => Ok(reply::done(Some(sent))),
         Ok(Written::Queued(ticket, interest)) => {
-            Ok(reply::waiting(lua, interest, writing::expiry(it), Value::Integer(ticket as Integer)))
+            Ok(reply::waiting(lua, interest, writing::expiry(&it.net), Value::Integer(ticket as Integer)))
         }
-        Err(error) => reply::failed(lua, error.of_write().into(), op, Some(it.peer())),
+        Err(error) => reply::failed_on(lua, error.of_write().into(), op, it),
     }
 }
 

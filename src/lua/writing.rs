@@ -95,7 +95,7 @@ fn writing(
             Ok(Written::Queued(ticket, interest)) => {
                 Ok(reply::waiting(lua, interest, expiry(&it.net), Value::Integer(ticket as Integer)))
             }
-            Err(failure) => reply::failed(lua, failure.of_write(), name, Some(it.net.peer())),
+            Err(failure) => reply::failed_on(lua, failure.of_write(), name, &it),
         }
     })?;
     methods.raw_set(name, function)
@@ -118,7 +118,7 @@ fn write_on(lua: &Lua, (it, ticket, op): (Receiver, Ticket, String)) -> mlua::Re
         Ok(Step::Wait(interest)) => {
             Ok(reply::waiting(lua, interest, it.net.write_expiry(ticket), Value::Boolean(moved)))
         }
-        Err(error) => reply::failed(lua, error.into(), &op, Some(it.net.peer())),
+        Err(error) => reply::failed_on(lua, error.into(), &op, &it),
     }
 }
 
@@ -130,7 +130,7 @@ fn cut(
     match receiver(it) {
         Ok(mut it) => {
             let given_up = it.net.abandon_write(ticket, Cause::of(cause).error());
-            reply::settled(lua, given_up.map_err(Failure::World), &op, || Some(it.net.peer()))
+            reply::settled_on(lua, given_up.map_err(Failure::World), &op, &it)
         }
         Err(failure) => reply::failed(lua, failure, &op, None),
     }

@@ -231,6 +231,10 @@ impl Listener {
         self.open.is_none()
     }
 
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
     pub fn address(&self) -> &Address {
         &self.address
     }

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use crate::deadline::Deadline;
+use crate::sys::memory;
 use crate::sys::poller;
 use crate::sys::poller::Woken;
 use crate::sys::selector::Change;
@@ -75,6 +76,7 @@ struct Slot {
 impl Reactor {
     /// Blocks until something changes or `deadline` passes. The changes are then there to take.
     pub fn wait(&self, deadline: Deadline) -> io::Result<Woken> {
+        memory::give_back();
         let deadline = if self.is_roused.take() { Deadline::at(Instant::now()) } else { deadline };
         let mut changes = self.changes.borrow_mut();
         match &mut *self.selector.borrow_mut() {

@@ -291,7 +291,7 @@ impl Stream {
 
     /// Whether the peer has ended the stream, or broken it off.
     pub fn has_left(&self) -> bool {
-        let is_broken = |it: &Direction| matches!(it, Direction::Failed(error) if matches!(error.kind(), Kind::Closed | Kind::Reset | Kind::Truncated));
+        let is_broken = |it: &Direction| matches!(it, Direction::Failed(error) if error.kind().is_leave());
         matches!(self.input, Direction::Ended) || is_broken(&self.input) || is_broken(&self.output)
     }
 

@@ -1,7 +1,7 @@
 -- Servers: a task that accepts, and a task for each connection.
 --
--- A server's `handling` has the contexts of its handlers, and `count` says how many connections they have. Who waits
--- for room, or for the end of handlers, is in a list of contexts.
+-- A server's `handling` has the contexts of its handlers and of what tells of failures, and `running` is their number;
+-- `count` is that of its connections. Who waits for room, or for the end of handlers, is in a list of contexts.
 
 local core, errors, contexts, loop, establish, waiting, tasks, listening, connection = ...
 
@@ -32,24 +32,25 @@ end
 ---------------------------------------------------------------------------------------------------------------------
 -- Failures
 
--- What a client does that leaves.
-local LEAVING = { closed = true, reset = true, truncated = true }
-
---- Whether a failure says no more than that the client of `conn` has left.
+--- Whether a failure says no more than that the client of `conn` has left: it happened on this very connection.
 local function has_left(conn, failure)
-  return conn and errors.is_error(failure) and LEAVING[rawget(failure, "kind")] and core.has_left(conn)
+  local identity = core.has_left(conn)
+  return identity ~= nil and failure ~= nil and core.origins[failure] == identity
 end
 
-local function report(server, failure, conn, traceback)
-  if not has_left(conn, failure) then
-    core.report(conn and ("tcp: a handler%s failed: %s"):format(server.place, traceback) or "tcp: " .. traceback)
+--- What has failed, for who has no `on_error`.
+local function report(server, what, failure, conn, traceback)
+  if not (conn and has_left(conn, failure)) then
+    core.report(("tcp: %s failed: %s"):format(what:format(server.place), traceback))
   end
 end
+
+local HANDLER, HANDSHAKE, ACCEPTING = "a handler%s", "a TLS handshake", "accepting"
 
 ---------------------------------------------------------------------------------------------------------------------
 -- Handlers
 
-local handle
+local handle, start_accepting
 
 -- Handlers in `close`, of whatever server.
 local closing = {}
@@ -67,7 +68,7 @@ end
 
 --- Whether a context that is in `close` has nobody to wait for. A handler does not wait for others that are there.
 local function is_over(self, context)
-  return self.count <= (closing[context] and count_closing(self) or 0)
+  return self.running <= (closing[context] and count_closing(self) or 0)
 end
 
 --- Wakes those in `close` whose wait is over, all at once: who goes on first is not in `close` any more.
@@ -92,23 +93,47 @@ local function release(server, conn)
   tell_closers(server)
 end
 
+--- Has a failure told by `on_error`, or tells of it. Whether the connection is in use still.
+local function tell(server, what, failure, conn, traceback)
+  if not server.on_error then
+    return report(server, what, failure, conn, traceback)
+  end
+  handle(server, conn, true, server.on_error, failure, conn, traceback)
+  return true
+end
+
+--- The task that accepts has ended, which it does but when the server is closed: another takes over.
+local function accept_again(server, context, traceback)
+  if not server.has_closed then
+    if traceback then
+      tell(server, ACCEPTING, context.failure[1], nil, traceback)
+    end
+    start_accepting(server, true)
+  end
+end
+
 --- A task of the server's has ended: its handler, or what tells of its failure.
 local function ended(context, traceback)
   local server, conn = context.server, context.conn
+  if context == server.acceptor then
+    return accept_again(server, context, traceback)
+  end
   server.handling[context], closing[context] = nil, nil
-  if not traceback then
-    return release(server, conn)
+  server.running = server.running - 1
+  if server.running == 0 then
+    -- A table that was large once stays large.
+    server.handling = {}
   end
-  local failure = context.failure[1]
-  if context.shakes_hands then
-    traceback = errors.text(failure)
-  end
-  if context.tells then
+  if traceback and context.tells then
     core.report("tcp: on_error failed: " .. traceback)
-  elseif server.on_error then
-    return handle(server, conn, true, server.on_error, failure, conn, traceback)
-  else
-    report(server, failure, conn, traceback)
+  elseif traceback then
+    local failure, what = context.failure[1], HANDLER
+    if context.shakes_hands then
+      traceback, what = errors.text(failure), HANDSHAKE
+    end
+    if tell(server, what, failure, conn, traceback) then
+      return
+    end
   end
   return release(server, conn)
 end
@@ -120,7 +145,7 @@ loop.handler_ended = ended
 function handle(server, conn, tells, fn, ...)
   local context = loop.spawn(fn, false, ...)
   context.server, context.conn, context.tells = server, conn, tells or nil
-  server.handling[context] = true
+  server.handling[context], server.running = true, server.running + 1
 end
 
 --- The first thing that happens on a connection with TLS.
@@ -155,7 +180,11 @@ local function wait_for_room(server)
   end
 end
 
-local function accept_all(server)
+--- `pauses`: first, as something has gone wrong.
+local function accept_all(server, pauses)
+  if pauses then
+    waiting.wait_a_little(nil, "accept")
+  end
   while not server.has_closed do
     if server.count >= server.limit then
       wait_for_room(server)
@@ -164,15 +193,16 @@ local function accept_all(server)
       if conn ~= nil then
         begin(server, conn)
       elseif not server.has_closed then
-        if server.on_error then
-          handle(server, nil, true, server.on_error, err, nil, tostring(err))
-        else
-          report(server, err, nil, tostring(err))
-        end
+        tell(server, ACCEPTING, err, nil, tostring(err))
         waiting.wait_a_little(nil, "accept")
       end
     end
   end
+end
+
+function start_accepting(server, pauses)
+  local context = loop.spawn(accept_all, false, server, pauses)
+  context.server, server.acceptor = server, context
 end
 
 --- `script.lua:12`, in front of it a blank and around it brackets; nothing if it is not known.
@@ -188,12 +218,11 @@ local function serve(name, host, port, handler, options)
   end
   local server = setmetatable({
     listener = listener, handler = handler, call = tasks.function_of(name, 3, handler), place = place_of(handler),
-    handling = {}, count = 0,
+    handling = {}, running = 0, count = 0,
     limit = options and tonumber(rawget(options, "max_connections")) or 1 / 0,
     on_error = options and rawget(options, "on_error") or nil, room = {}, closers = {},
   }, Server)
-  server.acceptor = loop.spawn(accept_all, false, server)
-  server.acceptor.handle = { server.acceptor, handler }
+  start_accepting(server)
   return server
 end
 
@@ -285,7 +314,7 @@ for _, name in ipairs { "addr", "local_addr", "local_host", "local_port" } do
 end
 
 function Server:__tostring()
-  return ("Server (%s%s)"):format(self.listener:addr(), self.has_closed and ", closed" or "")
+  return (tostring(self.listener):gsub("^Listener", "Server"))
 end
 
 return {

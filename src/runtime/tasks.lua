@@ -42,7 +42,8 @@ local function function_of(name, position, fn)
       return fn(...)
     end
   end
-  return misuse(name, "bad argument #" .. position .. " to '", "' (function expected, got " .. type_name(fn) .. ")")
+  local got = fn == tasks.module and "the module; use '.'" or type_name(fn)
+  return misuse(name, "bad argument #" .. position .. " to '", "' (function expected, got " .. got .. ")")
 end
 
 tasks.function_of = function_of

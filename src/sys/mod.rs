@@ -4,6 +4,7 @@ pub mod datagram;
 pub mod file;
 pub mod input;
 pub mod listener;
+pub mod memory;
 pub mod poller;
 pub mod resolver;
 pub mod selector;
