@@ -265,8 +265,9 @@ local MODULE_FALLIBLE = {
 -- What a list of `allow` cannot hold, whichever it is.
 local ENTRIES = of_types("nil boolean number string function userdata thread", "table (list of entries)")
 for _, entry in ipairs { 5, true, {}, print } do
-  ENTRIES[#ENTRIES + 1] = { value = { entry }, problem = "string as entry 1 expected, got " .. type(entry) }
-  ENTRIES[#ENTRIES + 1] = { value = { "10.0.0.1", entry }, problem = "string as entry 2 expected, got " .. type(entry) }
+  local got = type(entry) .. (entry == 5 and "; write ':5' for a port" or "")
+  ENTRIES[#ENTRIES + 1] = { value = { entry }, problem = "string as entry 1 expected, got " .. got }
+  ENTRIES[#ENTRIES + 1] = { value = { "10.0.0.1", entry }, problem = "string as entry 2 expected, got " .. got }
 end
 for _, list in ipairs { { a = "::1" }, { [2] = "::1" }, { "::1", a = "::1" } } do
   ENTRIES[#ENTRIES + 1] = { value = list, problem = "list expected, got a table with holes or names" }

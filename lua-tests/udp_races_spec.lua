@@ -333,11 +333,13 @@ describe("a finalizer", function()
       collectgarbage("setpause", pause)
       collectgarbage("setstepmul", multiplier)
     end)
-    local data = ("x"):rep(20000)
-    for _ = 1, 1000 do
+    local filling = ("x"):rep(20000)
+    for i = 1, 1000 do
       for _ = 1, 4 do
         with_finalizer(finalize)
       end
+      -- Another string each time: 5.1 would find the old one, and make no garbage.
+      local data = i .. filling
       client:send(data)
       assert(server:recv() == data)
       client:send(data)
