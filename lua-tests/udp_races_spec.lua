@@ -333,6 +333,8 @@ describe("a finalizer", function()
       collectgarbage("setpause", pause)
       collectgarbage("setstepmul", multiplier)
     end)
+    -- The next cycle begins at once, not where the last one has put it.
+    collectgarbage()
     local filling = ("x"):rep(20000)
     for i = 1, 1000 do
       for _ = 1, 4 do

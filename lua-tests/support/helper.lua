@@ -41,6 +41,12 @@ end)
 
 busted.subscribe({ "test", "end" }, function(element, _, status)
   peers.finish_all()
+  -- Later tests rely on it. Plain Lua 5.1 does not tell.
+  local is_told, is_running = pcall(collectgarbage, "isrunning")
+  if is_told and not is_running then
+    io.stderr:write(("the collector was left stopped by: %s\n"):format(element.name))
+    os.exit(1)
+  end
   -- A test that failed half-way could not close what it had opened.
   if linux and status == "success" then
     local left = left_open()
