@@ -3,6 +3,7 @@
 -- turn.
 
 local tcp = require("tcp.core")
+local support = require("support")
 local transports = require("support.transports")
 
 -- Name: makes what is called, and what clears up after it.
@@ -45,11 +46,30 @@ local CALLS = {
   ["a resolution"] = function()
     return function() return tcp.resolve("127.0.0.1") end, function() end
   end,
+  ["a connection"] = function()
+    local listener = tcp.listen("127.0.0.1", 0)
+    local port = listener:local_port()
+    return function() tcp.connect("127.0.0.1", port):close() end, function() listener:close() end
+  end,
+  ["malformed JSON"] = function()
+    return function() return tcp.json.try_decode("[1,") end, function() end
+  end,
+  ["a task"] = function()
+    return function() return tcp.spawn(function() return 1 end):join() end, tcp.run
+  end,
+  ["a small copy"] = function()
+    local near, far = transports.plain.pair()
+    far:write("bytes")
+    far:shutdown("send")
+    return function() return tcp.copy(near, function() end) end, function() near:close() far:close() end
+  end,
 }
 
 --- Calls `fn`, and has a hook raise at its `n`th call or return. Gives whether it struck, and what came of that.
 local function interrupted(n, run, fn)
   local count, has_struck = 0, false
+  -- What is raised in a finalizer goes nowhere.
+  collectgarbage("stop")
   local function strike()
     count = count + 1
     if count == n then
@@ -64,6 +84,7 @@ local function interrupted(n, run, fn)
     debug.sethook()
   end)
   debug.sethook()
+  collectgarbage("restart")
   return has_struck, problem
 end
 
@@ -86,4 +107,36 @@ describe("what a hook raises arrives as it was raised, out of", function()
       end)
     end
   end
+
+  -- In a process of its own: each look-up that is given up keeps a thread, and its descriptor, for a while.
+  it("the look-up of a name", function()
+    for _, call in ipairs { "resolve('localhost')", "try_udp('localhost', 9)", "try_connect('localhost', 1)" } do
+      assert.equal("interrupted!\n", support.child(([[
+        local tcp = require("tcp.core")
+        local n, seen = 0, {}
+        repeat
+          n = n + 1
+          local count, has_struck = 0, false
+          local _, problem = pcall(function()
+            debug.sethook(function()
+              count = count + 1
+              if count == n then
+                debug.sethook()
+                has_struck = true
+                error("interrupted!", 0)
+              end
+            end, "cr")
+            local _ = tcp.%s
+            debug.sethook()
+          end)
+          debug.sethook()
+          if has_struck and not seen[tostring(problem)] then
+            seen[tostring(problem)] = true
+            print(problem)
+          end
+        until not has_struck
+        os.exit(0)
+      ]]):format(call)), call)
+    end
+  end)
 end)

@@ -67,7 +67,9 @@ pub fn register(lua: &Lua, runtime: &Table) -> mlua::Result<()> {
             registry.add_meta_field(name, value);
         }
         registry.add_meta_method(MetaMethod::ToString, |_, it, ()| Ok(it.describe()));
-    })
+    })?;
+    // mlua makes the metatable with the first one, and would not do so again if a hook raised in the middle.
+    lua.create_any_userdata(Connection::new(connection::Connection::closed())).map(drop)
 }
 
 /// A connection that was closed, see `net::remains`.

@@ -40,33 +40,36 @@ pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
     // Where it stands in the kernel's eyes: nil of what has no positions.
     let position = |_: &Lua, number: i32| Ok(file::position(number).ok());
     core.raw_set("file_position", lua.create_function(position)?)?;
-    core.raw_set("file_failure", lua.create_function(file_failure)?)?;
+    core.raw_set("file_failure", reply::maker(lua, file_failure)?)?;
+    let is_regular = |_: &Lua, number: i32| Ok(file::is_regular(number).unwrap_or(true));
+    core.raw_set("is_regular", lua.create_function(is_regular)?)?;
     core.raw_set("slow_file", reply::function(lua, slow_file)?)?;
     core.raw_set("read_file", reply::function(lua, read_file)?)?;
     core.raw_set("write_file", reply::function(lua, write_file)?)?;
     // At once: who is at the other end of a pipe waits for its end.
     let close = |_: &Lua, it: AnyUserData| it.take::<SlowFile>().map(drop);
     core.raw_set("close_slow_file", lua.create_function(close)?)?;
-    // Around what Lua's files write: from the first call to the next one.
-    let blocked = RefCell::new(None);
+    // Around what Lua's files write; a finalizer may have one inside another.
+    let blocked = RefCell::new(Vec::new());
     let block = move |_: &Lua, on: bool| {
-        // The one before ends before the next one begins.
-        drop(blocked.take());
-        *blocked.borrow_mut() = if on { signal::block().ok() } else { None };
+        let mut blocked = blocked.borrow_mut();
+        if on {
+            blocked.push(signal::block().ok());
+        } else {
+            blocked.pop();
+        }
         Ok(())
     };
     core.raw_set("block_pipe_signal", lua.create_function(block)?)
 }
 
-/// Step: a file that may have to be waited for; false for a regular one.
-fn slow_file(lua: &Lua, number: i32) -> mlua::Result<Reply<Value>> {
-    let open = || match file::is_regular(number)? {
-        true => Ok(None),
-        false => Ok(Some(SlowFile { net: transfer::SlowFile::of(file::of_number(number)?) })),
-    };
-    match open() {
-        Ok(Some(it)) => Ok(reply::done(Value::UserData(lua.create_any_userdata(it)?))),
-        Ok(None) => Ok(reply::done(Value::Boolean(false))),
+/// Step: what reads and writes a file that may have to be waited for.
+fn slow_file(lua: &Lua, number: i32) -> mlua::Result<Reply<AnyUserData>> {
+    match file::of_number(number) {
+        Ok(file) => {
+            let net = transfer::SlowFile::of(file);
+            Ok(reply::done(lua.create_any_userdata(SlowFile { net })?))
+        }
         Err(error) => {
             reply::failed(lua, Error::from_file("the file cannot be used", &error).into(), "copy", None)
         }

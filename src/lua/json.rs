@@ -28,7 +28,7 @@ pub fn register(lua: &Lua, core: &Table, marks: &Marks) -> mlua::Result<()> {
     json.raw_set("encode", function::<Encode>(lua)?)?;
     json.raw_set("is_pretty", reply::function(lua, is_pretty)?)?;
     json.raw_set("text", reply::function(lua, text)?)?;
-    json.raw_set("failed", lua.create_function(failed)?)?;
+    json.raw_set("failed", reply::maker(lua, failed)?)?;
     core.raw_set("json", json)
 }
 

@@ -9,23 +9,26 @@ use crate::error::Error;
 use crate::error::Kind;
 use crate::lua::connection::Connection;
 use crate::lua::failure;
+use crate::lua::reply;
+use crate::lua::reply::Nothing;
 
 /// Where it stands in the registry.
 const LAST: &str = "tcp.last_connection";
 
 /// Adds to `core`: `remember`, `last`, and the error of there being none.
 pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
-    core.raw_set("remember", lua.create_function(remember)?)?;
-    core.raw_set("last", lua.create_function(|lua, ()| lua.named_registry_value::<Value>(LAST))?)?;
-    core.raw_set("no_connection", lua.create_function(no_connection)?)
+    core.raw_set("remember", reply::maker(lua, remember)?)?;
+    core.raw_set("last", reply::maker(lua, |lua, ()| lua.named_registry_value::<Value>(LAST))?)?;
+    core.raw_set("no_connection", reply::maker(lua, no_connection)?)
 }
 
-fn remember(lua: &Lua, connection: AnyUserData) -> mlua::Result<()> {
+fn remember(lua: &Lua, connection: AnyUserData) -> mlua::Result<Nothing> {
     if let Value::UserData(before) = lua.named_registry_value(LAST)? {
         before.borrow_mut::<Connection>()?.is_last = false;
     }
     connection.borrow_mut::<Connection>()?.is_last = true;
-    lua.set_named_registry_value(LAST, connection)
+    lua.set_named_registry_value(LAST, connection)?;
+    Ok(None)
 }
 
 /// A connection that is closed is nobody's last any more.

@@ -92,7 +92,9 @@ pub fn register_type(lua: &Lua, runtime: &Table) -> mlua::Result<()> {
             let state = if it.net.is_closed() { ", closed" } else { "" };
             Ok(format!("Listener ({}{tls}{state})", it.net.address()))
         });
-    })
+    })?;
+    // As for connections.
+    lua.create_any_userdata(Listener { net: listen::Listener::closed() }).map(drop)
 }
 
 /// Step: where it has to wait, `more` is what to go on with.

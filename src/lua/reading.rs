@@ -67,15 +67,15 @@ pub fn register(lua: &Lua, core: &Table, marks: &Marks) -> mlua::Result<()> {
         flat(it.peek(count, |bytes| string(call, bytes))?)
     })?;
     core.raw_set("reading", methods)?;
-    core.raw_set("busy", reply::function(lua, busy)?)?;
+    core.raw_set("busy", reply::maker(lua, busy)?)?;
     core.raw_set("stdin", reply::function(lua, stdin)?)?;
     register_iterators(lua, core, marks)
 }
 
 /// The error of a read while another is under way.
-fn busy(lua: &Lua, (it, op): (UserDataRef<connection::Connection>, String)) -> mlua::Result<Reply<Table>> {
+fn busy(lua: &Lua, (it, op): (UserDataRef<connection::Connection>, String)) -> mlua::Result<Table> {
     let error = Error::new(Kind::Busy, "another task is already reading from this connection");
-    failure::object(lua, &error, &op, Some(it.net.peer())).map(reply::done)
+    failure::object(lua, &error, &op, Some(it.net.peer()))
 }
 
 /// Step: standard input as a connection.

@@ -165,6 +165,14 @@ pub fn function<A: FromLuaMulti, R: IntoLua>(
     lua.create_function(move |lua, arguments| call(lua, arguments).or_else(|error| interrupted(lua, error)))
 }
 
+/// The same for what neither waits nor fails, but allocates: errors.lua takes the reply apart.
+pub fn maker<A: FromLuaMulti, R: IntoLua>(
+    lua: &Lua,
+    make: impl Fn(&Lua, A) -> mlua::Result<R> + 'static,
+) -> mlua::Result<Function> {
+    function(lua, move |lua, arguments| make(lua, arguments).map(done))
+}
+
 /// The reply where Lua itself has failed: a hook, Ctrl-C's above all, strikes in what mlua calls, too.
 pub fn interrupted<R>(lua: &Lua, error: mlua::Error) -> mlua::Result<Reply<R>> {
     match raised(&error) {

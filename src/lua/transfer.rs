@@ -62,7 +62,7 @@ fn register_pipes(lua: &Lua, core: &Table) -> mlua::Result<()> {
         let pipe = transfer::Pipe::new().ok();
         pipe.map(|pipe| lua.create_any_userdata(Pipe(Rc::new(RefCell::new(pipe))))).transpose()
     };
-    core.raw_set("pipe", lua.create_function(pipe)?)?;
+    core.raw_set("pipe", reply::maker(lua, pipe)?)?;
     // Step: fills a pipe, and gives how much is in it; false: this has to go another way.
     reading(lua, core, "pipe_in", "copy", 2, |it, call, _| {
         let count = call.size(1, 1)?;
@@ -80,7 +80,7 @@ fn register_pipes(lua: &Lua, core: &Table) -> mlua::Result<()> {
         let bytes = it.0.borrow_mut().take_back().unwrap_or_default();
         lua.create_string(bytes)
     };
-    core.raw_set("take_back", lua.create_function(take_back)?)?;
+    core.raw_set("take_back", reply::maker(lua, take_back)?)?;
     // At once: it has two descriptors.
     let close = |_: &Lua, it: AnyUserData| it.take::<Pipe>().map(drop);
     core.raw_set("close_pipe", lua.create_function(close)?)

@@ -77,7 +77,7 @@ pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
     core.raw_set("udp_recv", reply::function(lua, recv)?)?;
     core.raw_set("udp_recv_from", lua.create_function(recv_from)?)?;
     let peer_name = |_: &Lua, (host, port): (String, u16)| Ok(crate::address::peer_name(&host, Some(port)));
-    core.raw_set("peer_name", lua.create_function(peer_name)?)?;
+    core.raw_set("peer_name", reply::maker(lua, peer_name)?)?;
     core.raw_set("udp_plain", udp_options::plain(lua)?)?;
     core.raw_set("udp_fallible", udp_options::fallible(lua)?)
 }
@@ -95,7 +95,9 @@ pub fn register_type(lua: &Lua, runtime: &Table) -> mlua::Result<()> {
             let state = if it.net.is_closed() { ", closed" } else { "" };
             Ok(format!("UdpSocket ({}{peer}{state})", it.net.local()))
         });
-    })
+    })?;
+    // As for connections.
+    lua.create_any_userdata(UdpSocket { net: udp::UdpSocket::closed() }).map(drop)
 }
 
 /// Step: a socket. Where it has to wait, `more` is what to go on with.

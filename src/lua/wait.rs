@@ -64,8 +64,7 @@ pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
     LazyLock::force(&EPOCH);
     core.raw_set("now", lua.create_function(|_, ()| Ok(EPOCH.elapsed().as_secs_f64()))?)?;
     core.raw_set("block", lua.create_function(block)?)?;
-    let cut = |lua: &Lua, arguments| reactor::cut(lua, arguments).map(reply::done);
-    core.raw_set("cut", reply::function(lua, cut)?)?;
+    core.raw_set("cut", reply::maker(lua, reactor::cut)?)?;
     core.raw_set("moment", reply::function(lua, moment)?)?;
     core.raw_set("current_thread", lua.create_function(|lua, ()| Ok(lua.current_thread()))?)
 }

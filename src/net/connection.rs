@@ -141,23 +141,28 @@ impl Connection {
                 socket.set_keepalive(options.keepalive)?;
             }
         }
-        let mut it = Self::of(Stream::new(Source::Socket(socket)), ends, origin);
+        let mut it = Self::of(Some(Stream::new(Source::Socket(socket))), ends, origin);
         it.format = Rc::clone(&options.format);
         it.reading.timeout = options.read_timeout;
         it.writing.timeout = options.write_timeout;
         Ok(it)
     }
 
+    /// One that is closed.
+    pub fn closed() -> Self {
+        Self::of(None, Ends::accepted(Address::Stdin, Address::Stdin), Origin::Accepted)
+    }
+
     /// Standard input, for reading only.
     pub fn stdin() -> io::Result<Self> {
         let stream = Stream::new(Source::Stdin(Input::stdin()?));
         let (local, remote) = (Address::Stdin, Address::Stdin);
-        Ok(Self::of(stream, Ends::dialled("stdin", None, local, remote), Origin::Dialled))
+        Ok(Self::of(Some(stream), Ends::dialled("stdin", None, local, remote), Origin::Dialled))
     }
 
-    fn of(stream: Stream, ends: Ends, origin: Origin) -> Self {
+    fn of(stream: Option<Stream>, ends: Ends, origin: Origin) -> Self {
         Self {
-            stream: Some(stream),
+            stream,
             buffer: Buffer::default(),
             search: Search::None,
             outbox: Outbox::default(),

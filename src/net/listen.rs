@@ -187,6 +187,12 @@ struct Tls {
 }
 
 impl Listener {
+    /// One that is closed.
+    pub fn closed() -> Self {
+        let options = ConnectionOptions::default();
+        Self { open: None, address: Address::Stdin, options, tls: None, handshake_timeout: None }
+    }
+
     /// The next connection.
     ///
     /// `policy`: whether TLS's files may be read again.

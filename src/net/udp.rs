@@ -146,6 +146,11 @@ fn first(
 }
 
 impl UdpSocket {
+    /// One that is closed.
+    pub fn closed() -> Self {
+        Self { open: None, local: SocketAddr::from(([0; 4], 0)), peer: None, timeout: None }
+    }
+
     /// Without a peer, on every address.
     pub fn anywhere(port: u16, options: &DatagramOptions) -> Result<Self, Error> {
         let socket = Datagram::anywhere(port, options).map_err(|error| Error::from_system(&error))?;

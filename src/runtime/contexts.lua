@@ -360,6 +360,21 @@ function contexts.wake_due()
   end
 end
 
+--- Has everybody look again for what he waits for, as an event may have been lost.
+function contexts.rouse_all()
+  for _, waiter in next, readers do
+    wake_waiter(waiter)
+  end
+  for _, waiter in next, writers do
+    wake_waiter(waiter)
+  end
+  for _, context in next, by_id do
+    if context.expiry then
+      arm(context, context.expiry)
+    end
+  end
+end
+
 --- The tasks that are ready, and how many; `room` is an empty table for the next ones.
 function contexts.take_ready(room)
   local tasks, count = ready, ready_count

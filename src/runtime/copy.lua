@@ -29,9 +29,12 @@ local SHARE = 16
 -- A source is called with the state and how many bytes are wanted at most: it gives some, nil at the end, or nil and
 -- the error. A target is called with the state and the bytes: it gives how many were taken, and an error.
 
---- Whether a copy has left its coroutine in the middle, and may never come back.
+--- Whether a copy was left in the middle, and may never come back: in its coroutine, or cut by an error from outside.
 local function has_left(state)
   local thread = state.thread
+  if state.context == loop.context() and thread == (running()) then
+    return not state.calls_back
+  end
   return thread and thread ~= state.context.thread and not coroutines.waits(thread)
     and (status(thread) == "suspended" or status(thread) == "dead")
 end
@@ -133,7 +136,7 @@ local function put_back(state, bytes)
 end
 
 local function write_chunk(state, bytes)
-  state.chunk = bytes
+  state.chunk, state.done = bytes, nil
   local taken, err = state.write(state, bytes)
   state.chunk = err and bytes:sub(taken + 1) or nil
   if err ~= nil then
@@ -143,7 +146,9 @@ local function write_chunk(state, bytes)
 end
 
 local function move_chunk(state, left)
-  local bytes, err = state.read(state, left)
+  local err
+  state.chunk, err = state.read(state, left)
+  local bytes = state.chunk
   if bytes == nil then
     return err == nil and 0 or nil, err
   elseif #bytes > left then
@@ -237,7 +242,10 @@ end
 
 --- Moves up to `limit` bytes.
 local function run(state, limit, progress)
-  local chunks = 0
+  local chunks, busy = 0, state.read == read_connection and claim(state)
+  if busy then
+    return busy
+  end
   while state.total < limit do
     local count, err, taken = state.move(state, limit - state.total)
     if count == nil then
@@ -298,11 +306,11 @@ end
 
 --- Lets go of the source, with what was read of it and not written.
 local function finish(state)
-  give_up_write(state)
-  files.finish(state)
   if reading[state.source] == state then
     reading[state.source] = nil
   end
+  give_up_write(state)
+  files.finish(state)
   if state.pipe and core.left_in_pipe(state.pipe) > 0 then
     put_back(state, core.take_back(state.pipe))
   elseif state.chunk and state.chunk ~= "" then
@@ -323,12 +331,7 @@ local function copy(name, op, source, target, limit, options)
     end
   end
   if state.read == read_connection then
-    state.readers, state.context, state.thread, state.has_left = readers, loop.context(), running(), has_left
-    local err = claim(state)
-    if err then
-      err.written = 0
-      return nil, err
-    end
+    state.readers, state.context, state.thread, state.has_left = readers, loop.context(), (running()), has_left
     if state.write == write_connection and core.can_be_piped(target) then
       state.move = pipe_chunk
     end

@@ -3,8 +3,8 @@
 local core = ...
 
 local debug_traceback = core.debug and core.debug.traceback
-local error, getmetatable, pcall, rawget, setmetatable, tonumber, tostring, type =
-  error, getmetatable, pcall, rawget, setmetatable, tonumber, tostring, type
+local error, getmetatable, pairs, pcall, rawget, setmetatable, tonumber, tostring, type =
+  error, getmetatable, pairs, pcall, rawget, setmetatable, tonumber, tostring, type
 local where, check_kind = core.where, core.check_kind
 local PENDING, outcome = core.PENDING, core.outcome
 local metatable = core.error_metatable
@@ -58,15 +58,25 @@ function errors.misuse(name, before, after)
   return error(position and position .. ": " .. text or text, 0)
 end
 
---- A function in Rust that makes an error object.
-local function maker(make)
-  return function(...)
-    local err = make(...)
-    return err == PENDING and errors.misuse("", outcome()) or err
+-- What neither waits nor fails, but may be struck by a hook.
+local MAKERS = {
+  core = { "busy", "cut", "file_failure", "last", "no_connection", "peer_name", "pipe", "remember", "take_back" },
+  json = { "failed" },
+}
+
+for part, names in pairs(MAKERS) do
+  local functions = part == "core" and core or core[part]
+  for i = 1, #names do
+    local make = functions[names[i]]
+    functions[names[i]] = function(...)
+      local value = make(...)
+      if value == PENDING then
+        return errors.misuse("", outcome())
+      end
+      return value
+    end
   end
 end
-
-core.busy, core.cut = maker(core.busy), maker(core.cut)
 
 --- Any value as text, also one whose __tostring fails.
 function errors.text(value)

@@ -24,8 +24,10 @@ local function establish(name, op, limit, begin, go_on, ...)
     if ended ~= READY then
       return nil, cut(under_way, op, ended)
     end
-    value = go_on(under_way)
-    signal = value == PENDING and outcome() or nil
+    value, signal, expiry = go_on(under_way), nil, nil
+    if value == PENDING then
+      signal, expiry = outcome()
+    end
   end
   if type(signal) == "string" then
     return misuse(name, signal, expiry)

@@ -48,8 +48,9 @@ local function failure(op, problem, errno)
   return core.file_failure(op, tostring(problem), tonumber(errno))
 end
 
-local function unblock(ok, ...)
+local function unblock(state, ok, ...)
   block_pipe_signal(false)
+  state.blocks_signal = nil
   if not ok then
     return error((...), 0)
   end
@@ -57,9 +58,10 @@ local function unblock(ok, ...)
 end
 
 --- Calls a function of a file that writes: who reads from a pipe may have gone.
-local function writing(call, ...)
+local function writing(state, call, ...)
+  state.blocks_signal = true
   block_pipe_signal(true)
-  return unblock(pcall(call, ...))
+  return unblock(state, pcall(call, ...))
 end
 
 --- Reads by a step from a connection, which the copy holds so that nobody else does, or from what reads a file.
@@ -94,14 +96,23 @@ function files.await(state, source, step, most, other)
   return value
 end
 
---- What reads or writes a file without blocking; false for a regular one, for which Lua's functions do.
+--- What reads or writes a file without blocking. It holds the file open, and with it a pipe whose process may wait for
+-- its end: it is closed again after each chunk.
 local function open_slow(state, file)
   local it = core.slow_file(file_number(file))
   if it == PENDING then
     local signal, detail = outcome()
     return nil, type(signal) == "string" and misuse(state.name, signal, detail) or signal
   end
+  state.slow = it
   return it
+end
+
+local function close_slow(state)
+  if state.slow then
+    core.close_slow_file(state.slow)
+    state.slow = nil
+  end
 end
 
 ---------------------------------------------------------------------------------------------------------------------
@@ -114,9 +125,15 @@ local function read_slow(state, most)
   if count and count > 0 then
     return file:read(min(count, most))
   end
-  local bytes, err = files.await(state, state.reader, core.read_file, most)
+  local slow, err = open_slow(state, file)
+  if not slow then
+    return nil, err
+  end
+  local bytes
+  bytes, err = files.await(state, slow, core.read_file, most)
+  close_slow(state)
   if bytes == "" then
-    return nil
+    return nil, closed(state.op, file)
   end
   return bytes, err
 end
@@ -134,16 +151,11 @@ function files.read(state, most)
     kept[file] = #rest > most and rest:sub(most + 1) or nil
     return rest:sub(1, most)
   end
-  if state.reader == nil then
+  if state.reads_slowly == nil then
     -- How much Lua has read already is not known everywhere.
-    state.reader = false
-    if core.file_buffered(file) then
-      state.reader, err = open_slow(state, file)
-    end
+    state.reads_slowly = core.file_buffered(file) and not core.is_regular(file_number(file)) or false
   end
-  if err then
-    return nil, err
-  elseif state.reader then
+  if state.reads_slowly then
     return read_slow(state, most)
   end
   local bytes, problem, errno = file:read(most)
@@ -156,7 +168,7 @@ end
 --- What was read and not written comes first in the next copy. A regular file goes back.
 function files.put_back(state, bytes)
   local file = state.source
-  if not closed(state.op, file) and (state.reader or not file:seek("cur", -#bytes)) then
+  if not closed(state.op, file) and (state.reads_slowly or not file:seek("cur", -#bytes)) then
     kept[file] = bytes .. (kept[file] or "")
   end
 end
@@ -177,8 +189,12 @@ end
 local function write_slow(state, bytes)
   local done = 0
   state.done = done
+  local slow, err = open_slow(state, state.target)
+  if not slow then
+    return 0, err
+  end
   while done < #bytes do
-    local value = core.write_file(state.writer, bytes, done)
+    local value = core.write_file(slow, bytes, done)
     if value == PENDING then
       local signal, detail = outcome()
       if type(signal) == "string" then
@@ -186,41 +202,44 @@ local function write_slow(state, bytes)
       elseif type(signal) ~= "number" then
         return done, signal
       end
-      local ended = waiting.wait(state.writer, WRITE, nil, state.op)
+      local ended = waiting.wait(slow, WRITE, nil, state.op)
       if ended ~= READY then
-        return done, cut(state.writer, state.op, ended)
+        return done, cut(slow, state.op, ended)
       end
       value = 0
     end
     done = done + value
     state.done = done
   end
+  close_slow(state)
   return done
 end
 
 --- Before the first bytes: what the file was given earlier comes first.
 local function open_target(state)
   local file = state.target
-  local writer, err = open_slow(state, file)
-  state.writer = writer
-  writing(file.flush, file)
+  state.writes_slowly = not core.is_regular(file_number(file))
+  writing(state, file.flush, file)
   state.begin = progress_of(file)
   state.stands = state.begin
-  return err
 end
 
 --- Writes to the target: how many bytes were taken, and the error. `is_prompt`: they are there for others at once.
 function files.write(state, bytes, is_prompt)
   local file = state.target
-  local err = closed(state.op, file) or state.writer == nil and open_target(state)
+  local err = closed(state.op, file)
   if err then
     return 0, err
-  elseif state.writer then
+  elseif state.writes_slowly == nil then
+    open_target(state)
+  end
+  if state.writes_slowly then
     return write_slow(state, bytes)
   end
-  local ok, problem, errno = writing(file.write, file, bytes)
+  local ok, problem, errno = writing(state, file.write, file, bytes)
+  state.done = ok and #bytes
   if ok and is_prompt then
-    ok, problem, errno = writing(file.flush, file)
+    ok, problem, errno = writing(state, file.flush, file)
   end
   if not ok then
     return count_written(file, state.stands, #bytes), failure(state.op, problem, errno)
@@ -232,10 +251,10 @@ end
 --- All that was written is there in the end: the error, if it is not.
 function files.flush(state)
   local file = state.target
-  if state.writer == nil or closed(state.op, file) then
+  if state.writes_slowly == nil or closed(state.op, file) then
     return nil
   end
-  local ok, problem, errno = writing(file.flush, file)
+  local ok, problem, errno = writing(state, file.flush, file)
   if not ok then
     state.total = count_written(file, state.begin, state.total)
     return failure(state.op, problem, errno)
@@ -243,13 +262,10 @@ function files.flush(state)
 end
 
 function files.finish(state)
-  block_pipe_signal(false)
-  if state.reader then
-    core.close_slow_file(state.reader)
+  if state.blocks_signal then
+    block_pipe_signal(false)
   end
-  if state.writer then
-    core.close_slow_file(state.writer)
-  end
+  close_slow(state)
 end
 
 return files

@@ -147,8 +147,12 @@ end
 --- Makes a task; `is_quiet`: of the module's own. It begins when the caller next waits.
 function loop.spawn(fn, is_quiet, ...)
   local task = { thread = create(body), is_new = true, is_quiet = is_quiet or nil }
+  local ok, problem = resume(task.thread, fn, ...)
+  if not ok then
+    -- A hook has struck in it.
+    return error(loop.raised(problem), 0)
+  end
   contexts.add(task)
-  resume(task.thread, fn, ...)
   if is_quiet then
     loop.quiet = loop.quiet + 1
   else
@@ -262,6 +266,10 @@ local function recover()
     if not task.place and not task.is_ended and status(task.thread) == "suspended" then
       make_ready(task)
     end
+  end
+  if hooks_are_shared then
+    -- It may have struck between an event and who waits for it.
+    contexts.rouse_all()
   end
   release(outside)
   outside.waits_for_all = nil

@@ -37,7 +37,34 @@ end
 
 local SHOWN = 10
 
+--- Takes away who cannot begin, as an error from outside has cut its `spawn`, and counts the others. Whether there was
+-- any.
+local function forget_unborn()
+  local live, quiet, unborn = 0, 0, {}
+  for _, task in contexts.each() do
+    if task.is_new then
+      unborn[#unborn + 1] = task
+    elseif task.is_quiet then
+      quiet = quiet + 1
+    else
+      live = live + 1
+    end
+  end
+  for i = 1, #unborn do
+    contexts.remove(unborn[i])
+  end
+  loop.live, loop.quiet = live, quiet
+  if live == 0 and quiet == 0 and outside.waits_for_all then
+    contexts.wake(outside)
+  end
+  return #unborn > 0
+end
+
+--- Raises that nobody is ready, and nothing can come.
 function loop.stuck()
+  if forget_unborn() then
+    return
+  end
   local waits, count = {}, 0
   for _, task in contexts.each() do
     if not task.is_quiet then
