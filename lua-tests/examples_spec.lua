@@ -179,6 +179,35 @@ describe("the example", function()
     end)
   end)
 
+  it("chat_server lets nobody say what does not fit in the packets of the others", function()
+    with_server("chat_server.lua", {}, function(port)
+      local function join(name)
+        local conn = tcp.connect("127.0.0.1", port, { read_timeout = 10 })
+        conn:write_json_packet({ name = name })
+        return conn
+      end
+      local ann = join("ann")
+      local bob = join("bob")
+      assert.same({ name = "bob", text = "has come" }, ann:read_json_packet())
+
+      local long = join(("x"):rep(4080))
+      assert.equal("", long:read_str())
+      bob:write_json_packet({ text = ("\1"):rep(600) })
+      assert.same({ name = "bob", text = ("\1"):rep(600) }, ann:read_json_packet())
+      bob:write_json_packet({ text = ("x"):rep(4080) })
+      assert.equal("", bob:read_str())
+      assert.same({ name = "bob", text = "has gone" }, ann:read_json_packet())
+
+      local evil = join(("\1"):rep(20))
+      assert.same({ name = ("\1"):rep(20), text = "has come" }, ann:read_json_packet())
+      evil:write_json_packet({ text = ("\1"):rep(600) })
+      assert.same({ name = ("\1"):rep(20), text = ("\1"):rep(600) }, ann:read_json_packet())
+      for _, conn in ipairs { ann, bob, long, evil } do
+        conn:close()
+      end
+    end)
+  end)
+
   it("check_ports tries 200 ports at the same time", function()
     local listener = tcp.listen("127.0.0.1", 0)
     local first = math.min(listener:local_port(), 65535 - 199)

@@ -221,7 +221,8 @@ local NO_OPTIONS = "no options expected: they are for udp_listen(host, port, opt
 local function or_options(mistakes)
   local all = {}
   for i, it in ipairs(mistakes) do
-    all[i] = { value = it.value, problem = type(it.value) == "table" and NO_OPTIONS or it.problem }
+    local is_options = type(it.value) == "table" and it.value ~= tcp
+    all[i] = { value = it.value, problem = is_options and NO_OPTIONS or it.problem }
   end
   return all
 end

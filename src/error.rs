@@ -45,7 +45,7 @@ impl Error {
         Self::of_system(kind, error)
     }
 
-    /// The error of an attempt to listen, or of a socket without connections.
+    /// The error of anything that has no kinds of its own: listening, UDP, files and pipes.
     pub fn from_system(error: &io::Error) -> Self {
         Self::of_system(Kind::of_io(error.kind()), error)
     }

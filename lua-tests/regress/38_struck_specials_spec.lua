@@ -89,7 +89,7 @@ end)
 describe("a pipe that is closed while a copy", function()
   after_each(copies.clean)
 
-  it("that writes to it waits for its source ends its process, and the copy fails with closed", copies.cleanly(function()
+  it("writes to it ends its process, and the copy fails with closed", copies.cleanly(function()
     local source, source_far = copies.pair("a connection")
     local pipe, copied = io.popen("cat > /dev/null", "w"), 0
     local copying = tcp.spawn(function()
@@ -103,7 +103,7 @@ describe("a pipe that is closed while a copy", function()
     assert.equal("closed", copying:join(10).kind)
   end))
 
-  it("that reads from it waits for its target ends its process, and the copy fails with closed", copies.cleanly(function()
+  it("reads from it ends its process, and the copy fails with closed", copies.cleanly(function()
     local pipe, queue, has_begun = io.popen("yes"), tcp.queue(), false
     local copying = tcp.spawn(function()
       local _, err = tcp.try_copy(pipe, function()

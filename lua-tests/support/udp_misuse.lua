@@ -21,6 +21,10 @@ for _, value in ipairs { "", "::1", "127.0.0.256", -1, 1.5 } do
   INTERFACE[#INTERFACE + 1] = { value = value, problem = problem }
 end
 
+for _, value in ipairs { "lo\0", "a\0b", "\0", "127.0.0.1\0" } do
+  INTERFACE[#INTERFACE + 1] = { value = value, problem = "interface contains a zero byte" }
+end
+
 local BUFFER = join(size(1), {
   { value = 2 ^ 31, problem = "number of at most 2147483647 expected, got 2147483648" },
 })

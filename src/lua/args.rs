@@ -66,11 +66,7 @@ impl Place<'_> {
     }
 
     pub fn expected(self, what: &str, got: &Value) -> Misuse {
-        let got = match got {
-            Value::Table(it) if is_module(it) => "the module; use '.'",
-            other => type_name(other),
-        };
-        self.misuse(format!("{what} expected, got {got}"))
+        self.misuse(format!("{what} expected, got {}", given(got)))
     }
 
     /// Of an argument that names an option.
@@ -258,6 +254,11 @@ pub fn shown(number: f64) -> String {
     if number.abs() < 1e16 { number.to_string() } else { format!("{number:e}") }
 }
 
+/// What stands where something else is expected: the module, as before a colon that should be a dot, or a type.
+pub fn given(value: &Value) -> &'static str {
+    if is_module(value) { "the module; use '.'" } else { type_name(value) }
+}
+
 /// The type as a script knows it.
 pub fn type_name(value: &Value) -> &'static str {
     match value {
@@ -271,7 +272,8 @@ pub fn type_name(value: &Value) -> &'static str {
     }
 }
 
-/// Whether it is what `require("tcp")` gives, as before a colon that should be a dot.
-fn is_module(table: &Table) -> bool {
+/// Whether it is what `require("tcp")` gives.
+pub fn is_module(value: &Value) -> bool {
+    let Value::Table(table) = value else { return false };
     table.raw_get::<LuaString>("_VERSION").is_ok_and(|it| it.as_bytes().starts_with(b"tcp "))
 }

@@ -9,6 +9,7 @@ use mlua::Table;
 use crate::error::Error;
 use crate::error::Kind;
 use crate::lua::args::Place;
+use crate::lua::args::given;
 use crate::lua::args::nearest;
 use crate::lua::args::type_name;
 use crate::lua::connection::Connection;
@@ -34,7 +35,8 @@ pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
     core.raw_set("origins", origins)?;
     core.raw_set("where", lua.create_function(|lua, ()| Ok(position(lua)))?)?;
     core.raw_set("check_kind", reply::function(lua, check_kind)?)?;
-    core.raw_set("type_name", lua.create_function(|_, value: mlua::Value| Ok(type_name(&value)))?)?;
+    core.raw_set("type_name", lua.create_function(|_, value: mlua::Value| Ok(given(&value)))?)?;
+    core.raw_set("self_name", lua.create_function(|_, value: mlua::Value| Ok(type_name(&value)))?)?;
     // The string that a hook has raised in a call of mlua's; nil of anything else.
     let raised = |lua: &Lua, value: mlua::Value| match value.as_error().and_then(reply::raised) {
         Some(text) => lua.create_string(text).map(Some),

@@ -17,6 +17,7 @@ use crate::lua::args::Misuse;
 use crate::lua::args::Place;
 use crate::lua::args::did_you_mean;
 use crate::lua::args::each_option;
+use crate::lua::args::is_module;
 use crate::lua::args::type_name;
 use crate::lua::reply;
 use crate::lua::reply::Failure;
@@ -85,6 +86,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Step: adds a layer, all of it or nothing.
 fn allow(lua: &Lua, (rules, extra): (Value, Value)) -> mlua::Result<Reply<Nothing>> {
     let layer = match (&rules, &extra) {
+        (rules, _) if is_module(rules) => Err(Place::Argument(1).expected("table", rules)),
         (_, extra) if !extra.is_nil() => Err(Place::Argument(2).misuse("nothing more expected")),
         (Value::Table(rules), _) => layer(lua, rules),
         (other, _) => Err(Place::Argument(1).expected("table", other)),

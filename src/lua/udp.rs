@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::error::Kind;
 use crate::lua::args::Misuse;
 use crate::lua::args::Place;
+use crate::lua::args::is_module;
 use crate::lua::connection::Call;
 use crate::lua::connection::Named;
 use crate::lua::connection::Receiver;
@@ -166,7 +167,7 @@ fn parse(
     op: &str,
 ) -> Result<Option<udp::Opening>, Failure> {
     let listens = op == "udp_listen";
-    if !listens {
+    if !listens && !is_module(host) {
         let are_options = [host.is_table(), port.is_table(), !options.is_nil()];
         if let Some(i) = are_options.iter().position(|is_one| *is_one) {
             let told = "no options expected: they are for udp_listen(host, port, options), and set_option";

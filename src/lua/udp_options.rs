@@ -78,6 +78,7 @@ fn setting(lua: &Lua, place: Place<'_>, name: &str, value: &Value) -> Result<Dat
 fn interface(lua: &Lua, place: Place<'_>, value: &Value) -> Result<Interface, Misuse> {
     let text = place.text(lua, value)?;
     match (text.parse(), text.parse()) {
+        _ if text.contains('\0') => Err(place.misuse("interface contains a zero byte")),
         (Ok(address), _) => Ok(Interface::Address(address)),
         (_, Ok(index)) => Ok(Interface::Index(index)),
         _ if text.starts_with(char::is_alphabetic) => Ok(Interface::Name(text)),

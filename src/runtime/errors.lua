@@ -5,7 +5,7 @@ local core = ...
 local debug_traceback = core.debug and core.debug.traceback
 local error, getmetatable, pairs, pcall, rawget, setmetatable, tonumber, tostring, type =
   error, getmetatable, pairs, pcall, rawget, setmetatable, tonumber, tostring, type
-local where, check_kind = core.where, core.check_kind
+local where, check_kind, type_name = core.where, core.check_kind, core.type_name
 local PENDING, outcome = core.PENDING, core.outcome
 local metatable = core.error_metatable
 
@@ -84,8 +84,17 @@ function errors.text(value)
   return ok and text or "(a " .. type(value) .. " whose __tostring fails)"
 end
 
+--- Where any value may stand: a colon for a dot puts the module there, before another one.
+local function check_dot(name, value)
+  local got = type_name(value)
+  if type(value) == "table" and got ~= "table" then
+    return errors.misuse(name, "bad argument #1 to '", "' (value expected, got " .. got .. ")")
+  end
+end
+
 function errors.is_error(value, kind)
   if kind ~= nil then
+    check_dot("is_error", value)
     if check_kind(kind) == PENDING then
       return errors.misuse("is_error", outcome())
     end
@@ -99,9 +108,10 @@ function errors.traceback(thread, message, level)
     thread, message, level = nil, thread, message
   end
   if level ~= nil and not tonumber(level) then
+    check_dot("traceback", message)
     local position = thread and 3 or 2
     return errors.misuse("traceback", "bad argument #" .. position .. " to '",
-      "' (number expected, got " .. type(level) .. ")")
+      "' (number expected, got " .. type_name(level) .. ")")
   end
   local original = message
   if is_error(message) then

@@ -140,7 +140,7 @@ function tcp.send(data)
   elseif type(data) == "string" or type(data) == "number" then
     return raise(no_connection("send"))
   else
-    return misuse("send", "bad argument #1 to '", "' (string expected, got " .. type(data) .. ")")
+    return misuse("send", "bad argument #1 to '", "' (string expected, got " .. core.type_name(data) .. ")")
   end
 end
 

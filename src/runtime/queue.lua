@@ -4,7 +4,7 @@ local core, errors, contexts, loop, waiting = ...
 
 local getmetatable, setmetatable, type = getmetatable, setmetatable, type
 local misuse, raise = errors.misuse, errors.raise
-local cut, type_name = core.cut, core.type_name
+local cut, self_name = core.cut, core.self_name
 local PENDING, outcome = core.PENDING, core.outcome
 local append, unlink, wake, wake_all = contexts.append, contexts.unlink, contexts.wake, contexts.wake_all
 local enter, expiry_of, park = loop.enter, waiting.expiry_of, loop.park
@@ -23,7 +23,7 @@ Queue.__index = methods
 
 local function check_queue(name, self)
   if type(self) ~= "table" or getmetatable(self) ~= Queue then
-    return misuse(name, "bad self to '", "' (Queue expected, got " .. type_name(self) .. "; use ':')")
+    return misuse(name, "bad self to '", "' (Queue expected, got " .. self_name(self) .. "; use ':')")
   end
 end
 

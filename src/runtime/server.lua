@@ -12,7 +12,7 @@ local append, wake_all = contexts.append, contexts.wake_all
 local enter, park = loop.enter, loop.park
 local close_connection = connection.methods.close
 local READY, TIMED_OUT = contexts.READY, contexts.TIMED_OUT
-local cut, type_name = core.cut, core.type_name
+local cut, self_name = core.cut, core.self_name
 
 local _ENV = nil -- luacheck: ignore
 
@@ -25,7 +25,7 @@ Server.__index = methods
 
 local function check_server(name, self)
   if type(self) ~= "table" or getmetatable(self) ~= Server then
-    return misuse(name, "bad self to '", "' (Server expected, got " .. type_name(self) .. "; use ':')")
+    return misuse(name, "bad self to '", "' (Server expected, got " .. self_name(self) .. "; use ':')")
   end
 end
 

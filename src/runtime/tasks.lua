@@ -6,7 +6,8 @@ local error, getmetatable, pairs, pcall, rawget, select, setmetatable, tonumber,
   error, getmetatable, pairs, pcall, rawget, select, setmetatable, tonumber, tostring, type
 local unpack = table.unpack or unpack
 local misuse, raise = errors.misuse, errors.raise
-local cut, moment, now, type_name = core.cut, core.moment, core.now, core.type_name
+local cut, moment, now = core.cut, core.moment, core.now
+local self_name, type_name = core.self_name, core.type_name
 local PENDING, outcome = core.PENDING, core.outcome
 local expiry_of = waiting.expiry_of
 local READY, CANCELLED = contexts.READY, contexts.CANCELLED
@@ -23,7 +24,7 @@ Task.__index = methods
 --- The context of a task.
 local function context_of(name, self)
   if type(self) ~= "table" or getmetatable(self) ~= Task then
-    return misuse(name, "bad self to '", "' (Task expected, got " .. type_name(self) .. "; use ':')")
+    return misuse(name, "bad self to '", "' (Task expected, got " .. self_name(self) .. "; use ':')")
   end
   return self[1]
 end
@@ -42,8 +43,7 @@ local function function_of(name, position, fn)
       return fn(...)
     end
   end
-  local got = fn == tasks.module and "the module; use '.'" or type_name(fn)
-  return misuse(name, "bad argument #" .. position .. " to '", "' (function expected, got " .. got .. ")")
+  return misuse(name, "bad argument #" .. position .. " to '", "' (function expected, got " .. type_name(fn) .. ")")
 end
 
 tasks.function_of = function_of
