@@ -54,9 +54,6 @@ local CALLS = {
   ["malformed JSON"] = function()
     return function() return tcp.json.try_decode("[1,") end, function() end
   end,
-  ["a task"] = function()
-    return function() return tcp.spawn(function() return 1 end):join() end, tcp.run
-  end,
   ["a small copy"] = function()
     local near, far = transports.plain.pair()
     far:write("bytes")
@@ -90,7 +87,10 @@ end
 
 describe("what a hook raises arrives as it was raised, out of", function()
   for name, prepare in pairs(CALLS) do
-    for place, run in pairs { [""] = function(fn) return fn() end, [" in a task"] = tcp.run } do
+    local places = { [""] = function(fn) return fn() end }
+    -- On LuaJIT the hook is everybody's, and strikes in the loop, too, which may then lose the task.
+    places[" in a task"] = not rawget(_G, "jit") and tcp.run or nil
+    for place, run in pairs(places) do
       it(name .. place, function()
         local n = 0
         local has_struck, problem

@@ -45,7 +45,7 @@ describe("after an error from outside", function()
     assert.is_true(n > 40)
   end))
 
-  it("tasks that never began are waited for by nobody", function()
+  it("nobody waits for ever for a task whose spawn was cut", function()
     local n = 0
     repeat
       n = n + 1

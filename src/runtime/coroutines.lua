@@ -2,8 +2,9 @@
 
 local core, errors, suspension, loop = ...
 
-local create, pcall, resume, running, select, status, type, yield =
-  coroutine.create, pcall, coroutine.resume, coroutine.running, select, coroutine.status, type, coroutine.yield
+local create, resume, running, status, yield =
+  coroutine.create, coroutine.resume, coroutine.running, coroutine.status, coroutine.yield
+local pcall, select, tostring, type = pcall, select, tostring, type
 local error, getmetatable, setmetatable = error, getmetatable, setmetatable
 -- Only where Lua has variables that are to be closed.
 local close = coroutine.close
@@ -41,10 +42,19 @@ function pump(co, ...)
   return came_back(co, resume(co, ...))
 end
 
---- Lua 5.1 makes coroutines of Lua functions only.
-local function create_any(fn)
+--- Lua 5.1 makes coroutines of Lua functions only: nil for anything else.
+local function try_create(fn)
   local ok, co = pcall(create, fn)
-  return ok and co or create(function(...)
+  if ok then
+    return co
+  elseif not tostring(co):find("function expected", 1, true) then
+    -- A hook has struck.
+    return error(co, 0)
+  end
+end
+
+local function create_any(fn)
+  return try_create(fn) or create(function(...)
     return fn(...)
   end)
 end
@@ -95,13 +105,13 @@ if core.can_suspend then
       return pcall(...)
     end
     local fn = ...
-    local ok, co = pcall(create, fn)
+    local co = try_create(fn)
     local metatable = type(fn) ~= "function" and getmetatable(fn)
-    if not ok and fn ~= yield and not (type(metatable) == "table" and metatable.__call) then
+    if not co and fn ~= yield and not (type(metatable) == "table" and metatable.__call) then
       -- It is not Lua, and has no waits that could pass through.
       return pcall(...)
     end
-    co = ok and co or create_any(fn)
+    co = co or create_any(fn)
     wrapped[co] = true
     return came_back_from_pcall(co, pump(co, select(2, ...)))
   end

@@ -37,32 +37,28 @@ end
 
 local SHOWN = 10
 
---- Takes away who cannot begin, as an error from outside has cut its `spawn`, and counts the others. Whether there was
--- any.
-local function forget_unborn()
-  local live, quiet, unborn = 0, 0, {}
+--- Makes ready again whoever waits for nothing, as an error from outside has struck in the middle of the loop or of
+-- `spawn`, and counts all anew. Whether there was any.
+local function revive()
+  local live, quiet, lost = 0, 0, {}
   for _, task in contexts.each() do
-    if task.is_new then
-      unborn[#unborn + 1] = task
-    elseif task.is_quiet then
+    if task.is_quiet then
       quiet = quiet + 1
     else
       live = live + 1
     end
-  end
-  for i = 1, #unborn do
-    contexts.remove(unborn[i])
+    lost[#lost + 1] = not task.place and task or nil
   end
   loop.live, loop.quiet = live, quiet
-  if live == 0 and quiet == 0 and outside.waits_for_all then
-    contexts.wake(outside)
+  for i = 1, #lost do
+    contexts.make_ready(lost[i])
   end
-  return #unborn > 0
+  return #lost > 0
 end
 
 --- Raises that nobody is ready, and nothing can come.
 function loop.stuck()
-  if forget_unborn() then
+  if revive() then
     return
   end
   local waits, count = {}, 0
