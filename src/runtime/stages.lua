@@ -46,6 +46,10 @@ function methods.close(self)
   end
   -- Who is about to wait must not do it there.
   slots[self] = nil
+  local reader = reading[self]
+  if reader and reader.has_left and reader.has_left(reader) then
+    reading[self] = nil
+  end
   if slot then
     wake_waiters(slot)
   end

@@ -2,7 +2,7 @@
 
 local core = ...
 
-local pcall, setmetatable, string = pcall, setmetatable, string
+local error, pcall, setmetatable, string, tostring = error, pcall, setmetatable, string, tostring
 local isyieldable, running, coroutine_wrap, yield =
   coroutine.isyieldable, coroutine.running, coroutine.wrap, coroutine.yield
 local getinfo, getlocal = core.debug and core.debug.getinfo, core.debug and core.debug.getlocal
@@ -50,10 +50,13 @@ elseif can_suspend then
 else
   function suspend()
     local ok, problem = pcall(yield, WAIT)
-    if not ok then
+    if ok then
+      return problem
+    elseif tostring(problem):find("attempt to yield", 1, true) then
       return "boundary"
     end
-    return problem
+    -- A hook has struck.
+    return error(problem, 0)
   end
 end
 
