@@ -3,6 +3,7 @@
 -- turn.
 
 local tcp = require("tcp.core")
+local strikes = require("support.strikes")
 local support = require("support")
 local transports = require("support.transports")
 
@@ -62,32 +63,9 @@ local CALLS = {
   end,
 }
 
---- Calls `fn`, and has a hook raise at its `n`th call or return. Gives whether it struck, and what came of that.
-local function interrupted(n, run, fn)
-  local count, has_struck = 0, false
-  -- What is raised in a finalizer goes nowhere.
-  collectgarbage("stop")
-  local function strike()
-    count = count + 1
-    if count == n then
-      debug.sethook()
-      has_struck = true
-      error("interrupted!", 0)
-    end
-  end
-  local _, problem = pcall(run, function()
-    debug.sethook(strike, "cr")
-    fn()
-    debug.sethook()
-  end)
-  debug.sethook()
-  collectgarbage("restart")
-  return has_struck, problem
-end
-
 describe("what a hook raises arrives as it was raised, out of", function()
   for name, prepare in pairs(CALLS) do
-    local places = { [""] = function(fn) return fn() end }
+    local places = { [""] = strikes.here }
     -- On LuaJIT the hook is everybody's, and strikes in the loop, too, which may then lose the task.
     places[" in a task"] = not rawget(_G, "jit") and tcp.run or nil
     for place, run in pairs(places) do
@@ -97,7 +75,7 @@ describe("what a hook raises arrives as it was raised, out of", function()
         repeat
           n = n + 1
           local fn, clear_up = prepare()
-          has_struck, problem = interrupted(n, run, fn)
+          has_struck, problem = strikes.at(n, run, fn)
           clear_up()
           if has_struck then
             assert.equal("interrupted!", problem, "at call or return " .. n)
@@ -112,24 +90,13 @@ describe("what a hook raises arrives as it was raised, out of", function()
   it("the look-up of a name", function()
     for _, call in ipairs { "resolve('localhost')", "try_udp('localhost', 9)", "try_connect('localhost', 1)" } do
       assert.equal("interrupted!\n", support.child(([[
+        package.path = "lua-tests/?.lua;" .. package.path
         local tcp = require("tcp.core")
+        local strikes = require("support.strikes")
         local n, seen = 0, {}
         repeat
           n = n + 1
-          local count, has_struck = 0, false
-          local _, problem = pcall(function()
-            debug.sethook(function()
-              count = count + 1
-              if count == n then
-                debug.sethook()
-                has_struck = true
-                error("interrupted!", 0)
-              end
-            end, "cr")
-            local _ = tcp.%s
-            debug.sethook()
-          end)
-          debug.sethook()
+          local has_struck, problem = strikes.at(n, strikes.here, function() return tcp.%s end)
           if has_struck and not seen[tostring(problem)] then
             seen[tostring(problem)] = true
             print(problem)

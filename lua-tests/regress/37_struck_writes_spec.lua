@@ -1,5 +1,6 @@
 -- A copy that a hook (Ctrl-C) struck while it wrote to a Lua file left SIGPIPE blocked in the thread.
 
+local strikes = require("support.strikes")
 local tcp = require("tcp.core")
 
 --- Signals that are blocked in this thread (proc(5)).
@@ -12,27 +13,15 @@ local function blocked()
   return mask
 end
 
---- Copies, and has a hook raise at its `n`th call or return. Gives whether it struck.
+--- Copies a little, and has a hook strike. Gives whether it did.
 local function struck(n, target)
-  local count, has_struck = 0, false
-  pcall(function()
-    debug.sethook(function()
-      count = count + 1
-      if count == n then
-        debug.sethook()
-        has_struck = true
-        error("interrupted!", 0)
-      end
-    end, "cr")
+  return (strikes.at(n, strikes.here, function()
     local is_given = false
     tcp.copy(function()
       is_given = not is_given
       return is_given and "bytes" or nil
     end, target)
-    debug.sethook()
-  end)
-  debug.sethook()
-  return has_struck
+  end))
 end
 
 describe("a copy to a file that a hook strikes", function()

@@ -4,28 +4,8 @@
 
 local tcp = require("tcp.core")
 local copies = require("support.copies")
+local strikes = require("support.strikes")
 local support = require("support")
-
---- Calls `fn`, and has a hook raise at its `n`th call or return. Gives whether it struck.
-local function struck(n, fn)
-  local count, has_struck = 0, false
-  collectgarbage("stop")
-  pcall(function()
-    debug.sethook(function()
-      count = count + 1
-      if count == n then
-        debug.sethook()
-        has_struck = true
-        error("interrupted!", 0)
-      end
-    end, "cr")
-    fn()
-    debug.sethook()
-  end)
-  debug.sethook()
-  collectgarbage("restart")
-  return has_struck
-end
 
 describe("after an error from outside", function()
   after_each(copies.clean)
@@ -37,7 +17,7 @@ describe("after an error from outside", function()
       local near, far = copies.pair("a connection")
       local target = copies.pair("a connection")
       far:write("bytes")
-      local has_struck = struck(n, function() tcp.copy(near, target, { limit = 5 }) end)
+      local has_struck = strikes.at(n, strikes.here, function() tcp.copy(near, target, { limit = 5 }) end)
       far:write("more")
       local bytes, err = near:try_recv(100, { timeout = 10 })
       assert.is_truthy(bytes, n .. ": " .. tostring(err))
@@ -49,7 +29,7 @@ describe("after an error from outside", function()
     local n = 0
     repeat
       n = n + 1
-      local has_struck = struck(n, function() tcp.spawn(function() end) end)
+      local has_struck = strikes.at(n, strikes.here, function() tcp.spawn(function() end) end)
       tcp.run()
     until not has_struck
     assert.is_true(n > 5)
@@ -58,8 +38,9 @@ describe("after an error from outside", function()
   it("later connections have their methods, though it struck in the first one", function()
     for n = 1, 60, 3 do
       assert.equal("usable\n", support.child(([[
+        package.path = "lua-tests/?.lua;" .. package.path
         local tcp = require("tcp.core")
-        local count = 0
+        local strikes = require("support.strikes")
         local function attempt()
           local listener = tcp.listen("127.0.0.1", 0)
           local near = tcp.connect("127.0.0.1", listener:local_port())
@@ -67,18 +48,7 @@ describe("after an error from outside", function()
           far:write(near:local_port())
           tcp.udp_listen("127.0.0.1", 0):close()
         end
-        pcall(function()
-          debug.sethook(function()
-            count = count + 1
-            if count == %d then
-              debug.sethook()
-              error("interrupted!", 0)
-            end
-          end, "cr")
-          attempt()
-          debug.sethook()
-        end)
-        debug.sethook()
+        strikes.at(%d, strikes.here, attempt)
         print(pcall(attempt) and "usable" or "broken")
         os.exit(0)
       ]]):format(n)), n)

@@ -1,4 +1,7 @@
 //! Lua's own files, as `send_file` and `tcp.copy` need them: what the embedded Lua cannot learn or do itself.
+//!
+//! The unsafe code cannot stand elsewhere: a file is a userdata of the interpreter's own, of which neither Lua nor mlua
+//! tells more than its address, and the floor of the system does not know Lua.
 #![allow(unsafe_code, reason = "Lua tells nobody the descriptor of a file of its own")]
 
 use std::cell::RefCell;
@@ -31,7 +34,7 @@ pub struct SlowFile {
 }
 
 /// Adds to `core`: `file_number`, `file_buffered`, `file_position` and `file_failure`; `slow_file`, `read_file`,
-/// `write_file` and `close_slow_file`; and `block_pipe_signal`.
+/// `write_file` and `close_slow_file`; `is_regular`, and `block_pipe_signal`.
 pub fn register(lua: &Lua, core: &Table) -> mlua::Result<()> {
     // SAFETY: it pushes one value, for which a C function always has room, and raises nothing.
     core.raw_set("file_number", unsafe { lua.create_c_function(file_number)? })?;
