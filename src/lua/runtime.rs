@@ -56,7 +56,7 @@ pub fn load(lua: &Lua, core: &Table) -> mlua::Result<Runtime> {
         &listener,
         &connection,
     ))?;
-    let files: Table = run(chunk!("files.lua")).call((core, &errors, &looping, &waiting))?;
+    let files: Table = run(chunk!("files.lua")).call((core, &errors, &looping, &waiting, &connection))?;
     let copy: Function = run(chunk!("copy.lua")).call((
         core,
         &errors,

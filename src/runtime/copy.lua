@@ -158,9 +158,10 @@ local function move_chunk(state, left)
 end
 
 local function close_pipe(state)
-  if state.pipe then
-    core.close_pipe(state.pipe)
+  local pipe = state.pipe
+  if pipe then
     state.pipe = nil
+    core.close_pipe(pipe)
   end
 end
 

@@ -60,12 +60,11 @@ end
 
 -- What neither waits nor fails, but may be struck by a hook.
 local MAKERS = {
-  core = { "busy", "cut", "file_failure", "last", "no_connection", "peer_name", "pipe", "remember", "take_back" },
-  json = { "failed" },
+  [core] = { "busy", "cut", "file_failure", "last", "no_connection", "peer_name", "pipe", "remember", "take_back" },
+  [core.json] = { "failed" },
 }
 
-for part, names in pairs(MAKERS) do
-  local functions = part == "core" and core or core[part]
+for functions, names in pairs(MAKERS) do
   for i = 1, #names do
     local make = functions[names[i]]
     functions[names[i]] = function(...)

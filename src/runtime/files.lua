@@ -1,12 +1,12 @@
 -- Lua's files as sources and targets of a copy: regular ones through Lua's own functions, pipes and terminals without
 -- blocking.
 
-local core, errors, loop, waiting = ...
+local core, errors, loop, waiting, connection = ...
 
-local setmetatable, tonumber, tostring, type = setmetatable, tonumber, tostring, type
+local select, setmetatable, tonumber, tostring, type = select, setmetatable, tonumber, tostring, type
 local max, min, pcall = math.max, math.min, pcall
 local error = error
-local misuse = errors.misuse
+local misuse, failed = errors.misuse, connection.failed
 local READ, WRITE, PASS, READY = waiting.READ, waiting.WRITE, waiting.PASS, waiting.READY
 local PENDING, WAITS, outcome = core.PENDING, core.WAITS, core.outcome
 local block_pipe_signal, cut, file_number = core.block_pipe_signal, core.cut, core.file_number
@@ -73,10 +73,8 @@ function files.await(state, source, step, most, other)
     local signal, detail, renews = READ, nil, nil
     if value == PENDING then
       signal, detail, renews = outcome()
-      if type(signal) == "string" then
-        return misuse(state.name, signal, detail)
-      elseif type(signal) ~= "number" then
-        return nil, signal
+      if type(signal) ~= "number" then
+        return failed(state.name, signal, detail)
       end
     end
     if renews or not has_expiry then
@@ -101,17 +99,18 @@ end
 local function open_slow(state, file)
   local it = core.slow_file(file_number(file))
   if it == PENDING then
-    local signal, detail = outcome()
-    return nil, type(signal) == "string" and misuse(state.name, signal, detail) or signal
+    return failed(state.name, outcome())
   end
   state.slow = it
   return it
 end
 
 local function close_slow(state)
-  if state.slow then
-    core.close_slow_file(state.slow)
+  local slow = state.slow
+  if slow then
+    -- Not twice, whatever strikes in between.
     state.slow = nil
+    core.close_slow_file(slow)
   end
 end
 
@@ -197,10 +196,8 @@ local function write_slow(state, bytes)
     local value = core.write_file(slow, bytes, done)
     if value == PENDING then
       local signal, detail = outcome()
-      if type(signal) == "string" then
-        return misuse(state.name, signal, detail)
-      elseif type(signal) ~= "number" then
-        return done, signal
+      if type(signal) ~= "number" then
+        return done, select(2, failed(state.name, signal, detail))
       end
       local ended = waiting.wait(slow, WRITE, nil, state.op)
       if ended ~= READY then
